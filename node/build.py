@@ -1,0 +1,175 @@
+"""The only place that chooses parts: a node from its settings."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from node.checkpoint import Checkpoints, NodeState
+from node.config import ConfigError, NodeConfig
+from node.exchange import Exchange
+from node.generate import GenerationFailed, Generator, Sampling, check_probe
+from node.home import keep_seed, open_home
+from node.learn import Learner
+from node.loop import Node
+from node.model import eos_token_ids, find_model, load_model, load_tokenizer
+from node.policy import LanguagePolicy, prompt_ids
+from node.status import Status
+from rewards.verifier import Limits, Verifier
+from swarm.manifest import Manifest, load_manifest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+PROBE = "A node compares its engine with its trainer on this text: 0123456789."
+
+
+@contextmanager
+def open_node(config: NodeConfig, status: Status) -> Iterator[Node]:
+    """A node as its settings say, resumed from its last checkpoint where there is one.
+
+    Everything that it started is ended when the block ends.
+
+    Raises:
+        ConfigError, ManifestError, HomeError: what the user has to change.
+        GenerationFailed: the engine that was asked for by name does not work here.
+        VerifierBroken: the tasks cannot be expanded and judged on this machine.
+    """
+    manifest = load_manifest(find_manifest(config.manifest))
+    with ExitStack() as stack:
+        home = stack.enter_context(open_home(config.home))
+        checkpoints = Checkpoints(home / "checkpoints", config.checkpoint.keep)
+        state, resume_from = _resume(config, manifest, checkpoints, home)
+        exchange = stack.enter_context(open_exchange(config, manifest, state.seed))
+        policy = _build_policy(config, manifest, state, resume_from, home, status)
+        stack.callback(policy.close)
+        yield Node(
+            state,
+            policy,
+            exchange,
+            checkpoints,
+            num_questions=config.rollout.questions,
+            checkpoint_every=config.checkpoint.every,
+            status=status,
+        )
+
+
+def find_manifest(name: str) -> Path:
+    """The swarm file at a path, or the shipped one of that name.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    shipped = Path(str(files("node") / "configs" / "swarms"))
+    for path in (Path(name), shipped / f"{name}.toml"):
+        if path.is_file():
+            return path
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.toml")))
+    raise ConfigError(f"manifest: there is no file '{name}', and shipped are only: {names}")
+
+
+@contextmanager
+def open_exchange(config: NodeConfig, manifest: Manifest, seed: int) -> Iterator[Exchange]:
+    """Verifier workers for the manifest's tasks; tasks whose digest differs here are left out.
+
+    Raises:
+        ConfigError: no task of the manifest has the digest that it states.
+    """
+    limits = Limits(
+        deadline_s=config.verify.deadline_s,
+        memory_mib=config.verify.memory_mib,
+        max_answer_bytes=manifest.rules.max_answer_bytes,
+    )
+    with Verifier(manifest.rules.tasks, limits, config.verify.workers) as verifier:
+        digests = verifier.digests()
+        usable = []
+        for task in manifest.rules.tasks:
+            if task.digest == digests[task.name]:
+                usable.append(task.name)
+            else:
+                logger.error(
+                    "task %s is left out: its digest here is %s, the manifest says %s; "
+                    "is another version of its library installed?",
+                    task.name,
+                    digests[task.name],
+                    task.digest or "nothing",
+                )
+        if not usable:
+            raise ConfigError("manifest: no task has the digest that it states; see the log")
+        yield Exchange(verifier, usable, seed)
+
+
+def _resume(
+    config: NodeConfig, manifest: Manifest, checkpoints: Checkpoints, home: Path
+) -> tuple[NodeState, Path | None]:
+    """The state to go on from, and the directory of its policy; a fresh one at a first start."""
+    seed = keep_seed(home, config.seed)
+    fresh = NodeState(round=0, seed=seed, swarm_id=manifest.swarm_id, model=config.policy.model)
+    latest = checkpoints.latest()
+    if latest is None:
+        return fresh, None
+    state, resume_from = latest
+    for name in ("model", "swarm_id"):
+        kept, wanted = getattr(state, name), getattr(fresh, name)
+        if kept != wanted:
+            raise ConfigError(
+                f"{config.home} was started with {name} {kept}, not {wanted}; "
+                "choose another --home, or the same settings"
+            )
+    logger.info("resuming after round %d from %s", state.round, resume_from.parent)
+    return state, resume_from
+
+
+def _build_policy(
+    config: NodeConfig,
+    manifest: Manifest,
+    state: NodeState,
+    resume_from: Path | None,
+    home: Path,
+    status: Status,
+) -> LanguagePolicy:
+    model_dir = find_model(config.policy)
+    tokenizer = load_tokenizer(model_dir, config.policy)
+    model = load_model(model_dir, config.policy)
+    max_new_tokens = config.rollout.max_new_tokens or manifest.rules.max_new_tokens
+    context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
+    max_prompt_tokens = min(config.rollout.max_prompt_tokens, context - max_new_tokens)
+    if max_prompt_tokens < 8:
+        raise ConfigError(
+            f"rollout.max_new_tokens = {max_new_tokens} leaves no room for a question in the "
+            f"model's context of {context} tokens; set it lower"
+        )
+    learner = Learner(
+        model,
+        tokenizer,
+        config.learn,
+        max_groups=config.rollout.questions,
+        answers_per_group=config.rollout.answers,
+        max_answer_tokens=max_new_tokens,
+        temperature=config.rollout.temperature,
+        seed=state.seed,
+        work_dir=home / "learner",
+        resume_from=resume_from,
+    )
+    try:
+        generator = _start_engine(
+            config, learner, model_dir, tokenizer, max_prompt_tokens + max_new_tokens, status
+        )
+    except BaseException:
+        learner.close()
+        raise
+    status.engine = generator.name
+    return LanguagePolicy(
+        tokenizer,
+        generator,
+        learner,
+        Sampling(config.rollout.answers, max_new_tokens, config.rollout.temperature),
+        max_prompt_tokens=max_prompt_tokens,
+        seed=state.seed,
+        model_name=config.policy.model,
+    )

@@ -1,0 +1,205 @@
+"""One settings tree: flag > environment > file > default. Unknown keys are errors.
+
+Values that all nodes must share are not here: they come from the swarm manifest.
+This is the only file that reads the environment: SAPO_LEARN__LEARNING_RATE=1e-5 sets
+`learn.learning_rate`.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Engine = Literal["auto", "vllm", "vllm-process", "transformers"]
+
+ENVIRONMENT_PREFIX = "SAPO_"
+
+
+class ConfigError(ValueError):
+    """The user's settings are wrong; the message says which, where from, and what to change."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PolicyConfig(_Section):
+    model: str = "tiny"
+    """"tiny" (shipped with the package), a directory, or a hub id. Safetensors only."""
+    revision: str | None = None
+    """Commit or tag of a hub model."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the trained weights and of generation."""
+    trust_remote_code: bool = False
+    """Runs Python from the model's repository on this machine. Leave it off."""
+
+
+class RolloutConfig(_Section):
+    engine: Engine = "auto"
+    """"auto" takes vLLM where it is installed and works, and says so loudly where not."""
+    questions: int = Field(8, ge=1, le=4096)
+    """Own questions per round (I)."""
+    answers: int = Field(8, ge=2, le=256)
+    """Answers per question (L)."""
+    max_new_tokens: int | None = Field(None, ge=1, le=32768)
+    """Tokens of one answer at most; None takes the manifest's limit."""
+    max_prompt_tokens: int = Field(512, ge=8)
+    """Questions with more are left out."""
+    temperature: float = Field(1.0, gt=0, le=2)
+    gpu_memory: float = Field(0.45, gt=0, lt=1)
+    """Share of the GPU's memory for vLLM; the trainer needs the rest."""
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """vLLM's cache on a CPU."""
+
+
+class LearnConfig(_Section):
+    learning_rate: float = Field(1e-4, gt=0)
+    schedule: Literal["constant", "constant_with_warmup"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    epsilon: float = Field(0.2, gt=0, lt=1)
+    """Lower clip range of the ratio."""
+    epsilon_high: float = Field(0.28, gt=0)
+    """Upper clip range of the ratio."""
+    kl_weight: float = Field(0.0, ge=0)
+    """Weight of the KL term to the start; 0 as in the paper (no reference model is loaded)."""
+    num_iterations: int = Field(1, ge=1, le=16)
+    """Optimizer steps on each batch; clipping acts only above 1."""
+    micro_batch_answers: int = Field(64, ge=1)
+    """Answers per forward and backward pass; smaller needs less memory, the result is the same."""
+    gradient_checkpointing: bool = False
+    lora_rank: int = Field(0, ge=0)
+    """0 trains all weights; above, a LoRA adapter on the attention and MLP projections."""
+
+
+class CheckpointConfig(_Section):
+    every: int = Field(10, ge=1)
+    """Rounds between checkpoints; one more is written on SIGTERM."""
+    keep: int = Field(3, ge=1)
+
+
+class VerifyConfig(_Section):
+    workers: int = Field(1, ge=1, le=64)
+    deadline_s: float = Field(5.0, gt=0)
+    """Wall-clock seconds for one answer."""
+    memory_mib: int = Field(2048, ge=256)
+    """Address space of a worker."""
+
+
+class NodeConfig(_Section):
+    """Everything that an operator may choose."""
+
+    home: Path = Path("sapo-home")
+    """The node's directory: checkpoints, logs, and from step 2 on identity and pool."""
+    seed: int | None = Field(None, ge=0, lt=2**63)
+    """Of questions and sampling. None draws one at the first start and keeps it in `home`."""
+    manifest: str = "easy"
+    """The swarm file: a path, or the name of one that is shipped ("easy", "paper")."""
+    rounds: int | None = Field(None, ge=1)
+    """Stop after this many; None goes on until stopped."""
+    policy: PolicyConfig = PolicyConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    learn: LearnConfig = LearnConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    verify: VerifyConfig = VerifyConfig()
+
+
+def load_config(
+    file: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> NodeConfig:
+    """The settings from their four sources.
+
+    Args:
+        file: a TOML file with only the differences from the defaults.
+        flags: dotted key -> value, e.g. {"learn.learning_rate": 1e-5}; None values are skipped.
+        environment: by default the process environment; only names with SAPO_ and no others.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a value out of range, a file
+            that cannot be read; every problem is listed with where it came from.
+    """
+    tree: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    if file is not None:
+        for key, value in _flatten(_read_toml(file)):
+            _put(tree, origin, key, value, str(file))
+    for name, text in sorted((os.environ if environment is None else environment).items()):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            _put(tree, origin, key, text, f"environment variable {name}")
+    for key, flag in (flags or {}).items():
+        if flag is not None:
+            _put(tree, origin, key, flag, f"--{key.split('.')[-1].replace('_', '-')}")
+    try:
+        return NodeConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+
+
+def known_keys() -> list[str]:
+    """Every dotted key of the tree, e.g. "learn.learning_rate"."""
+    return list(_leaves(NodeConfig, ""))
+
+
+def _leaves(section: type[BaseModel], prefix: str) -> Sequence[str]:
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += _leaves(kind, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            pairs += _flatten(value, f"{prefix}{name}.")
+        else:
+            pairs.append((prefix + name, value))
+    return pairs
+
+
+def _put(
+    tree: dict[str, Any], origin: dict[str, str], key: str, value: object, source: str
+) -> None:
+    """Sets one dotted key; a key that does not exist is refused here, with the nearest one."""
+    if key not in (known := known_keys()):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        leaf = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+        hint = (leaf or near or [""])[0]
+        raise ConfigError(
+            f"{source}: there is no setting '{key}'" + (f"; did you mean '{hint}'?" if hint else "")
+        )
+    origin[key] = source
+    *sections, leaf_name = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[leaf_name] = value
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        where = origin.get(key, "default")
+        lines.append(f"{where}: {key} = {problem['input']!r}: {problem['msg']}")
+    return "\n".join(lines)

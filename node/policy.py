@@ -1,0 +1,219 @@
+"""The seam of a policy, the language-model one, and a scripted one for everything but learning."""
+
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from node.batch import Group, OwnRollout, VerifiedRollout
+from node.generate import Completion, Generator, Sampling
+from node.update import Update
+from rewards.question import Answer, Expansion
+from swarm.rollout import Rollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from node.learn import Learner
+
+logger = logging.getLogger(__name__)
+
+
+class Policy(Protocol):
+    """What answers questions and learns from verified rollouts. Called from one thread."""
+
+    def roll_out(self, questions: Sequence[Expansion], round_number: int) -> list[OwnRollout]:
+        """One rollout per question, in order. The same round gives the same rollouts again."""
+        ...
+
+    def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
+        """One policy-gradient step on the batch; returns when it is done."""
+        ...
+
+    def sync(self) -> None:
+        """Makes the next rollouts come from the weights as they are now."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Writes all that is needed to go on into an existing, empty directory."""
+        ...
+
+    def close(self) -> None:
+        """Frees memory, threads and processes. Idempotent."""
+        ...
+
+
+class LanguagePolicy:
+    """A causal language model: an engine that answers, a learner that updates."""
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        generator: Generator,
+        learner: "Learner",
+        sampling: Sampling,
+        *,
+        max_prompt_tokens: int,
+        seed: int,
+        model_name: str,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.generator = generator
+        self.learner = learner
+        self.sampling = sampling
+        self.max_prompt_tokens = max_prompt_tokens
+        self.seed = seed
+        self.model_name = model_name
+
+    def roll_out(self, questions: Sequence[Expansion], round_number: int) -> list[OwnRollout]:
+        """One rollout per question that fits the model's context; others are left out, loudly."""
+        prompts = [prompt_ids(self.tokenizer, question.text) for question in questions]
+        fitting = [len(prompt) <= self.max_prompt_tokens for prompt in prompts]
+        if not all(fitting):
+            longest = max(len(prompt) for prompt in prompts)
+            logger.warning(
+                "left out %d of %d questions: the longest has %d tokens, the limit is %d",
+                fitting.count(False), len(prompts), longest, self.max_prompt_tokens,
+            )
+            questions = [one for one, fits in zip(questions, fitting, strict=True) if fits]
+            prompts = [one for one, fits in zip(prompts, fitting, strict=True) if fits]
+        seeds = [request_seed(self.seed, round_number, question) for question in questions]
+        completions = self.generator.generate(prompts, seeds, self.sampling)
+        return [
+            OwnRollout(
+                rollout=Rollout(
+                    question=question.question,
+                    answers=tuple(self._decode(one) for one in answers),
+                    model=self.model_name,
+                    policy_round=round_number - 1,
+                ),
+                expansion=question,
+                token_ids=tuple(one.token_ids for one in answers),
+            )
+            for question, answers in zip(questions, completions, strict=True)
+        ]
+
+    def _decode(self, completion: Completion) -> Answer:
+        text = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        return Answer(
+            text=str(text),
+            finished=completion.finished,
+            num_tokens=len(completion.token_ids),
+            mean_logp=sum(completion.logps) / len(completion.logps),
+        )
+
+    def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
+        """One step of the learner on the batch as token ids."""
+        return self.learner.learn([encode(self.tokenizer, rollout) for rollout in batch])
+
+    def sync(self) -> None:
+        """Hands the learner's weights to the engine."""
+        self.generator.sync(self.learner.model)
+
+    def save(self, directory: Path) -> None:
+        """Model, tokenizer, optimizer, scheduler and random state of the learner."""
+        self.learner.save(directory)
+
+    def close(self) -> None:
+        """Ends the engine, then the learner's thread."""
+        self.generator.close()
+        self.learner.close()
+
+
+def request_seed(seed: int, round_number: int, question: Expansion) -> int:
+    """The sampling seed of one request, 0 <= seed < 2**31: from (node, round, question)."""
+    address = f"sapo-sampling-1 {seed} {round_number} {question.question.task} "
+    address += str(question.question.index)
+    return int.from_bytes(hashlib.sha256(address.encode()).digest()[:4]) >> 1
+
+
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int, ...]:
+    """The question as token ids: through the chat template, or followed by a newline without one.
+
+    Question texts come from task code, not from peers; a special token spelled out in one is
+    still read as plain text where there is no template.
+    """
+    if tokenizer.chat_template is None:
+        return tuple(tokenizer.encode(text + "\n", split_special_tokens=True))
+    messages = [{"role": "user", "content": text}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return tuple(ids)
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", rollout: VerifiedRollout) -> Group:
+    """A verified rollout as the token ids that the learner takes.
+
+    Own answers keep their sampled ids. Foreign text is encoded with special tokens split, so that
+    no peer can inject one; the end of sequence is added only where the author says finished.
+    """
+    answer_ids = rollout.token_ids
+    if answer_ids is None:
+        answer_ids = tuple(
+            _foreign_ids(tokenizer, answer.text, answer.finished)
+            for answer in rollout.rollout.answers
+        )
+    return Group(prompt_ids(tokenizer, rollout.expansion.text), answer_ids, rollout.rewards)
+
+
+def _foreign_ids(
+    tokenizer: "PreTrainedTokenizerBase", text: str, finished: bool
+) -> tuple[int, ...]:
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    return (*ids, tokenizer.eos_token_id) if finished else tuple(ids)
+
+
+class ScriptedPolicy:
+    """A policy without a model: knows every truth, errs on purpose, and gets better by learning.
+
+    For tests of everything around the policy; nothing here says anything about learning.
+    """
+
+    def __init__(self, seed: int, num_answers: int = 8, skill: float = 0.2) -> None:
+        self.seed = seed
+        self.num_answers = num_answers
+        self.skill = skill
+        """Probability that an answer is correct."""
+        self.step = 0
+
+    @classmethod
+    def load(cls, directory: Path, seed: int, num_answers: int = 8) -> "ScriptedPolicy":
+        """The policy that `save` wrote."""
+        state = json.loads((directory / "scripted.json").read_text())
+        policy = cls(seed, num_answers, state["skill"])
+        policy.step = state["step"]
+        return policy
+
+    def roll_out(self, questions: Sequence[Expansion], round_number: int) -> list[OwnRollout]:
+        """The truth with probability `skill`, else the truth with a wrong mark after it."""
+        return [self._answer(question, round_number) for question in questions]
+
+    def _answer(self, question: Expansion, round_number: int) -> OwnRollout:
+        draw = random.Random(request_seed(self.seed, round_number, question))
+        texts = [
+            question.truth if draw.random() < self.skill else f"{question.truth} or not"
+            for _ in range(self.num_answers)
+        ]
+        answers = tuple(Answer(text, True, len(text), -1.0) for text in texts)
+        rollout = Rollout(question.question, answers, "scripted", round_number - 1)
+        return OwnRollout(rollout, question, tuple(tuple(text.encode()) for text in texts))
+
+    def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
+        """Gains skill in proportion to the share of informative rollouts."""
+        share = sum(one.is_informative for one in batch) / max(len(batch), 1)
+        self.skill = min(0.95, self.skill + 0.01 * share)
+        self.step += 1
+        return Update(step=self.step)
+
+    def sync(self) -> None:
+        """Nothing to do: there is only one set of weights."""
+
+    def save(self, directory: Path) -> None:
+        """One small JSON file."""
+        text = json.dumps({"skill": self.skill, "step": self.step})
+        (directory / "scripted.json").write_text(text)
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,10 @@
+"""Verifiable questions: no torch, no network.
+
+question.py   Question = (task, index): an address that every node expands to the same text
+tasks/        the Task seam; one file per kind of task
+extract.py    the final answer out of free text
+verifier.py   worker processes that expand and judge: limits, deadlines, never a guess
+worker.py     what runs inside such a process
+sandbox.py    what a worker may do, and what is not covered
+digest.py     fingerprints of a task's texts and verdicts, compared between nodes
+"""

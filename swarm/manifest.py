@@ -1,0 +1,90 @@
+"""The swarm file: which tasks a swarm works on and within which limits; its rules name the swarm.
+
+[rules] is what every node must agree on; the hash of it is the swarm's id. [about] stands outside
+of the hash and may change. (Step 2 adds [bootstrap] and the owner's signature.)
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import msgspec
+
+from rewards.tasks import TaskSpec
+
+MAX_MANIFEST_BYTES = 1_000_000
+MAX_TASKS = 256
+
+
+class ManifestError(ValueError):
+    """The swarm file is wrong; the message says where and what to change."""
+
+
+class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For people; not part of the swarm's id."""
+
+    name: str
+    description: str = ""
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every node must share. Another value is another swarm."""
+
+    tasks: tuple[TaskSpec, ...]
+    max_new_tokens: int
+    """Tokens that an answer may have, and the default that a node generates."""
+    max_answer_bytes: int
+    """UTF-8 bytes of one answer; a longer one is unscorable everywhere."""
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A swarm file as data."""
+
+    about: About
+    rules: Rules
+
+    @property
+    def swarm_id(self) -> str:
+        """Hex SHA-256 of the rules as canonical JSON (sorted keys): the name of the swarm."""
+        rules = msgspec.json.encode(self.rules, order="deterministic")
+        return hashlib.sha256(b"sapo-rules-1\n" + rules).hexdigest()
+
+
+def load_manifest(path: Path) -> Manifest:
+    """The swarm file at `path`.
+
+    Raises:
+        ManifestError: not readable, too large, not TOML, a key unknown or of the wrong type, a
+            limit out of range, no task, or two tasks of one name.
+
+    Not checked: whether the tasks can be built and their digests hold (rewards/verifier.py).
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        manifest = msgspec.toml.decode(text, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: {error}") from None
+    if problem := _problem(manifest.rules):
+        raise ManifestError(f"{path}: {problem}")
+    return manifest
+
+
+def _problem(rules: Rules) -> str | None:
+    names = [task.name for task in rules.tasks]
+    if not 1 <= len(names) <= MAX_TASKS:
+        return f"rules.tasks has {len(names)} entries; 1 to {MAX_TASKS} are allowed"
+    if wrong := [name for name in names if not re.fullmatch("[a-z0-9_]{1,64}", name)]:
+        return f"task name {wrong[0]!r}: use 1 to 64 of a-z, 0-9 and _"
+    if twice := {name for name in names if names.count(name) > 1}:
+        return f"two tasks are named {min(twice)!r}; names must differ"
+    if not 1 <= rules.max_new_tokens <= 32768:
+        return f"rules.max_new_tokens = {rules.max_new_tokens}; 1 to 32768 are allowed"
+    if not 1 <= rules.max_answer_bytes <= 1_000_000:
+        return f"rules.max_answer_bytes = {rules.max_answer_bytes}; 1 to 1000000 are allowed"
+    return None
