@@ -1,4 +1,4 @@
-"""Rollouts with their verdicts, the groups that the policy learns from, and how a batch is mixed."""
+"""Rollouts with their verdicts, groups to learn from, and how a batch is mixed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,26 +3,28 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rewards.verifier import Limits, Verifier
 
 from node.checkpoint import Checkpoints, NodeState
 from node.config import ConfigError, NodeConfig
 from node.exchange import Exchange
 from node.generate import GenerationFailed, Generator, Sampling, check_probe
+from node.generate_transformers import TransformersGenerator
+from node.generate_vllm import VllmGenerator, vllm_problem
 from node.home import keep_seed, open_home
 from node.learn import Learner
 from node.loop import Node
 from node.model import eos_token_ids, find_model, load_model, load_tokenizer
 from node.policy import LanguagePolicy, prompt_ids
 from node.status import Status
-from rewards.verifier import Limits, Verifier
 from swarm.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -148,8 +150,7 @@ def _build_policy(
         model,
         tokenizer,
         config.learn,
-        max_groups=config.rollout.questions,
-        answers_per_group=config.rollout.answers,
+        max_answers=config.rollout.questions * config.rollout.answers,
         max_answer_tokens=max_new_tokens,
         temperature=config.rollout.temperature,
         seed=state.seed,
@@ -173,3 +174,67 @@ def _build_policy(
         seed=state.seed,
         model_name=config.policy.model,
     )
+
+
+def _start_engine(
+    config: NodeConfig,
+    learner: Learner,
+    model_dir: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_len: int,
+    status: Status,
+) -> Generator:
+    """The engine that the settings name, synchronised and probed.
+
+    `auto` falls back to transformers where vLLM does not work, and says so in log and status; an
+    engine asked for by name is an error instead.
+    """
+    wanted = config.rollout.engine
+    if wanted == "transformers":
+        return _transformers_engine(learner, tokenizer)
+    try:
+        return _vllm_engine(config, learner, model_dir, tokenizer, max_len)
+    except GenerationFailed as error:
+        if wanted != "auto":
+            raise
+        status.engine_warning = f"vLLM is not in use: {error}"
+        logger.warning("%s; generating with transformers, which is slower", status.engine_warning)
+        return _transformers_engine(learner, tokenizer)
+
+
+def _transformers_engine(
+    learner: Learner, tokenizer: "PreTrainedTokenizerBase"
+) -> TransformersGenerator:
+    return TransformersGenerator(
+        learner.model, eos_token_ids(learner.model, tokenizer), int(tokenizer.pad_token_id)
+    )
+
+
+def _vllm_engine(
+    config: NodeConfig,
+    learner: Learner,
+    model_dir: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_len: int,
+) -> Generator:
+    if problem := vllm_problem(model_dir):
+        raise GenerationFailed(problem)
+    generator = VllmGenerator(
+        model_dir,
+        dtype=config.policy.dtype,
+        eos_token_ids=eos_token_ids(learner.model, tokenizer),
+        max_len=max_len,
+        own_process=config.rollout.engine == "vllm-process",
+        gpu_memory=config.rollout.gpu_memory,
+        kv_cache_gib=config.rollout.kv_cache_gib,
+    )
+    probe = prompt_ids(tokenizer, PROBE)[:max_len]
+    try:
+        if not learner.step:
+            check_probe(generator, learner.model, probe)
+        generator.sync(learner.model)
+        check_probe(generator, learner.model, probe)
+    except BaseException:
+        generator.close()
+        raise
+    return generator

@@ -6,10 +6,11 @@ same verbs and adds two: share(own) and offered().
 
 from collections.abc import Sequence
 
-from node.batch import OwnRollout, VerifiedRollout
 from rewards.draw import draw_held_out, draw_training
-from rewards.question import Expansion
 from rewards.verifier import Verifier
+
+from node.batch import OwnRollout, VerifiedRollout
+from rewards.question import Expansion
 
 
 class Exchange:
@@ -22,9 +23,7 @@ class Exchange:
 
     def draw_questions(self, round_number: int, num_questions: int) -> list[Expansion]:
         """The node's training questions of a round: the same whenever the round is repeated."""
-        return draw_training(
-            self.verifier, self.task_names, self.seed, round_number, num_questions
-        )
+        return draw_training(self.verifier, self.task_names, self.seed, round_number, num_questions)
 
     def draw_held_out(self, num_questions: int, seed: int = 0) -> list[Expansion]:
         """Questions that no node trains on; the same on every node for one seed."""

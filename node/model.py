@@ -78,9 +78,7 @@ def load_tokenizer(directory: Path, config: PolicyConfig) -> "PreTrainedTokenize
     return tokenizer
 
 
-def eos_token_ids(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
-) -> frozenset[int]:
+def eos_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     """Every token that ends an answer: the tokenizer's and those of the generation config."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]

@@ -76,7 +76,10 @@ class LanguagePolicy:
             longest = max(len(prompt) for prompt in prompts)
             logger.warning(
                 "left out %d of %d questions: the longest has %d tokens, the limit is %d",
-                fitting.count(False), len(prompts), longest, self.max_prompt_tokens,
+                fitting.count(False),
+                len(prompts),
+                longest,
+                self.max_prompt_tokens,
             )
             questions = [one for one, fits in zip(questions, fitting, strict=True) if fits]
             prompts = [one for one, fits in zip(prompts, fitting, strict=True) if fits]

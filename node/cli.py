@@ -1,0 +1,205 @@
+"""The console script `sapo`.
+
+Exit status: 0 done; 1 our bug (a traceback); 2 wrong usage or settings; 3 the demo ran but
+held-out accuracy did not rise by more than two standard errors; 4 the engine or the verifier does
+not work here. SIGTERM and Ctrl-C end in order: 0.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rewards.verifier import VerifierBroken
+from rich.console import Console
+from rich.markup import escape
+
+from node.config import ConfigError, load_config
+from node.home import HomeError
+from node.status import Status
+from swarm.manifest import ManifestError
+
+EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN = 2, 3, 4
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+policy_app = typer.Typer(no_args_is_help=True, help="The embedded policy.")
+config_app = typer.Typer(no_args_is_help=True, help="Settings.")
+app.add_typer(policy_app, name="policy")
+app.add_typer(config_app, name="config")
+console = Console()
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of differences.")]
+Home = Annotated[Path | None, typer.Option(help="The node's directory.")]
+Model = Annotated[str | None, typer.Option(help="'tiny', a directory, or a hub id.")]
+Engine = Annotated[str | None, typer.Option(help="auto, vllm, vllm-process or transformers.")]
+Rounds = Annotated[int | None, typer.Option(help="Stop after this many rounds.")]
+Seed = Annotated[int | None, typer.Option(help="Of questions and sampling.")]
+ManifestName = Annotated[str | None, typer.Option("--manifest", help="A swarm file or its name.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting, e.g. --set learn.learning_rate=1e-5"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    show_version: Annotated[bool, typer.Option("--version", help="Print it and end.")] = False,
+) -> None:
+    """A swarm node for SAPO (Swarm sAmpling Policy Optimization)."""
+    if show_version:
+        console.print(f"sapo-swarm {version('sapo-swarm')}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: ConfigFile = None,
+    home: Home = None,
+    model: Model = None,
+    engine: Engine = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    manifest: ManifestName = None,
+    settings: Settings = None,
+) -> None:
+    """Run the node until it is stopped. SIGTERM: finish the round, checkpoint, end."""
+    flags = {
+        "home": home,
+        "policy.model": model,
+        "rollout.engine": engine,
+        "rounds": rounds,
+        "seed": seed,
+        "manifest": manifest,
+    }
+    chosen = load_config(config, flags | _parse_settings(settings))
+    log_to(None)
+    status, stop_asked = Status(), threading.Event()
+    stop_on_signal(stop_asked)
+    from node.build import open_node
+
+    with open_node(chosen, status) as node:
+        node.stop_asked = stop_asked
+        node.run(chosen.rounds)
+
+
+@app.command()
+def demo(
+    config: ConfigFile = None,
+    home: Annotated[Path, typer.Option(help="Where everything goes.")] = Path(".demo"),
+    nodes: Annotated[int, typer.Option(help="Nodes of the swarm; 1 until swarms exist.")] = 1,
+    model: Model = None,
+    engine: Engine = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    manifest: ManifestName = None,
+    max_train_s: Annotated[float, typer.Option(help="Seconds of training at most.")] = 180.0,
+    heldout: Annotated[int, typer.Option(help="Held-out questions.", min=2)] = 256,
+    settings: Settings = None,
+) -> None:
+    """Train a node for a few minutes and measure whether it learned."""
+    if nodes != 1:
+        raise ConfigError("--nodes: only 1 works in this version; swarms come with the next one")
+    flags = {
+        "home": home,
+        "policy.model": model,
+        "rollout.engine": engine,
+        "rounds": rounds,
+        "seed": 1 if seed is None else seed,
+        "manifest": manifest,
+    }
+    chosen = load_config(config, flags | _parse_settings(settings))
+    from node.demo import clear_home, run_demo
+    from node.view import live_view, show_summary
+
+    clear_home(chosen.home)
+    log_to(chosen.home / "demo.log", also_stderr=not console.is_terminal)
+    status, stop_asked = Status(), threading.Event()
+    stop_on_signal(stop_asked)
+    with live_view(status, console, chosen.rounds):
+        summary = run_demo(
+            chosen, status, max_train_s=max_train_s, num_heldout=heldout, stop_asked=stop_asked
+        )
+    show_summary(summary, console, str(home))
+    if not summary.has_learned:
+        raise typer.Exit(EXIT_NOT_LEARNED)
+
+
+@policy_app.command("make-tiny")
+def make_tiny_command(
+    out: Annotated[Path, typer.Option(help="A directory that does not exist yet, or is empty.")],
+    seed: Annotated[int, typer.Option(help="Of weights, data and order.")] = 0,
+) -> None:
+    """Train the embedded policy from nothing (about ten minutes on one core)."""
+    from node.make_tiny import make_tiny
+
+    log_to(None)
+    report = make_tiny(out, seed=seed)
+    console.print(str(report), highlight=False)
+
+
+@config_app.command("show")
+def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
+    """The settings in force, as JSON."""
+    chosen = load_config(config, _parse_settings(settings))
+    console.print_json(chosen.model_dump_json())
+
+
+def _parse_settings(settings: list[str] | None) -> dict[str, object]:
+    pairs: dict[str, object] = {}
+    for text in settings or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: write it as KEY=VALUE")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def log_to(file: Path | None, also_stderr: bool = True) -> None:
+    """Sends the log of our packages to stderr and, where given, to a file."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()] if also_stderr else []
+    if file is not None:
+        handlers.append(logging.FileHandler(file))
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers, force=True
+    )
+    for package in ("node", "swarm", "rewards"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+def stop_on_signal(stop_asked: threading.Event) -> None:
+    """The first SIGTERM or SIGINT asks for a stop, a second one ends the process at once."""
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stop_asked.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        logging.getLogger(__name__).warning(
+            "%s: finishing the round, then a checkpoint; once more ends at once",
+            signal.Signals(number).name,
+        )
+        stop_asked.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+
+
+def main() -> NoReturn:
+    """Runs the command line; the user's mistakes become one clear line instead of a traceback."""
+    # vLLM and torch are imported by the commands that need them: `sapo --help` stays quick.
+    from node.generate import GenerationFailed
+
+    errors = Console(stderr=True)
+    try:
+        app()
+    except (ConfigError, ManifestError, HomeError) as error:
+        errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False)
+        sys.exit(EXIT_USAGE)
+    except (GenerationFailed, VerifierBroken) as error:
+        errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False)
+        sys.exit(EXIT_BROKEN)
+    sys.exit(0)

@@ -1,0 +1,516 @@
+"""One policy-gradient step (GRPO) per batch, made by TRL's GRPOTrainer; the only file with TRL.
+
+`GRPOTrainer.train()` runs in its own thread and is parked between batches, so that a round can
+call `learn(batch)` like a function while optimizer, scheduler, clipping and resume stay TRL's.
+
+What is TRL's: the clipped loss (`loss_type="dapo"`: the mean over all answer tokens of the
+batch), the fused log-probabilities, AdamW (TRL's default betas 0.9 and 0.999, epsilon 1e-8),
+clipping of the gradient norm, the schedule, micro-batches, LoRA, checkpoint files.
+What is ours: the rewards (verified before), and the advantages. TRL normalises over groups of one
+fixed size; rollouts of peers have other sizes, so `advantages` does it here, by TRL's formula.
+Answers with advantage 0 have no gradient: they are counted in the mean over tokens, but not sent
+through the model. (With a KL weight they have one, and are sent.)
+
+TRL has a loss called "sapo". It is an unrelated method and is never used here.
+
+Not covered: more than one GPU. That would be a `torchrun` group in which every rank runs this
+file's thread and `_Trainer.wait_for_batch` broadcasts rank 0's rows before it returns.
+"""
+
+import copy
+import logging
+import math
+import statistics
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import IterableDataset
+from safetensors.torch import save_file
+from transformers.utils import logging as transformers_logging
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer import utils as trl_utils
+
+from node.batch import Group
+from node.config import LearnConfig
+from node.update import Update
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+# TRL sends every position through the head where there is no Triton, lest compilers for fixed
+# shapes (Neuron) start again. Scoring only the answers' tokens gives the same on a CPU, sooner.
+trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda", "xpu")
+
+STD_EPSILON = 1e-4
+"""Added to the standard deviation of a group's rewards, as in TRL."""
+
+
+class LearnerFailed(RuntimeError):
+    """The trainer's thread has died, its error is the cause; only close() is possible now."""
+
+
+class NonFiniteGradient(ArithmeticError):
+    """The gradient is infinite or not a number; the weights are as they were before the step."""
+
+
+def advantages(rewards: Sequence[float]) -> list[float]:
+    """(r - mean) / (std + 1e-4) within one group (GRPO; SAPO, step 5); zeros if all are equal.
+
+    As TRL does it: the standard deviation of a sample (divided by n - 1), plus `STD_EPSILON`.
+    """
+    if len(set(rewards)) < 2:
+        return [0.0] * len(rewards)
+    mean, std = statistics.fmean(rewards), statistics.stdev(rewards)
+    return [(reward - mean) / (std + STD_EPSILON) for reward in rewards]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    advantage: float
+    is_filler: bool = False
+    """Evens out the micro-batches; masked everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    rows: list[_Row]
+    num_tokens: int
+    """Answer tokens of the whole batch, those without a row included: what the loss is divided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    work: _Batch | Path | None
+    """A batch to learn, a directory to save to, or None: stop."""
+    reply: "Future[list[_Step]]" = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What TRL logged for one optimizer step."""
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    clip_share: float
+
+
+class _Stopped(Exception):
+    """Unwinds train() when the learner is closed."""
+
+
+class Learner:
+    """A model that learns from batches of groups. Blocking; called from one thread."""
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        config: LearnConfig,
+        *,
+        max_answers: int,
+        max_answer_tokens: int,
+        temperature: float,
+        seed: int,
+        work_dir: Path,
+        resume_from: Path | None = None,
+    ) -> None:
+        """Takes the model over and returns when the trainer waits for its first batch.
+
+        Args:
+            model: the start; changed in place, or wrapped by an adapter with `lora_rank`. With
+                `resume_from`, its weights are replaced (full) or must be the start's (LoRA).
+            max_answers: the most answers that a batch may have, over all its groups.
+            max_answer_tokens: the longest answer allowed, own or foreign.
+            temperature: of the sampling; log-probabilities are taken at the same one.
+            seed: of the adapter's start and the order of rows. Seeds the process's global random
+                generators (python, numpy, torch), and resuming restores them.
+            work_dir: TRL's output directory; created, and left empty.
+            resume_from: a directory that `save` filled. Settings of `config` win over those that
+                were in force when it was saved. Weights are read as safetensors; the state of
+                optimizer, scheduler and random generators by torch.load with weights_only=True,
+                which builds tensors and numbers and runs no code.
+
+        Raises:
+            LearnerFailed: the trainer could not start or resume.
+        """
+        self._limits = _Limits.of(model, max_answers, max_answer_tokens)
+        self._uses_kl = config.kl_weight > 0
+        self._trainer = _build_trainer(
+            model, tokenizer, config, max_answers, temperature, seed, work_dir
+        )
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._train, args=(resume_from,), name="trl-trainer", daemon=True
+        )
+        self._thread.start()
+        self._wait(self._trainer.ready)
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The trained model as it is now: what is synchronised to the engine. A PeftModel with
+        `lora_rank`."""
+        model: torch.nn.Module = self._trainer.model
+        return model
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps made so far, over all restarts."""
+        return int(self._trainer.state.global_step)
+
+    def learn(self, batch: Sequence[Group]) -> Update:
+        """One step on the batch (`num_iterations` of them); returns when the model has changed.
+
+        A batch in which no group is informative has no gradient. It is skipped with a reason:
+        an optimizer step would still move the weights along the momentum of earlier batches.
+
+        Raises:
+            ValueError: a group is malformed (names it); nothing was learned.
+            LearnerFailed: the step failed, e.g. out of memory or a gradient that is not finite.
+        """
+        self._limits.check(batch)
+        num_answers = sum(len(group.answer_ids) for group in batch)
+        num_tokens = sum(len(ids) for group in batch for ids in group.answer_ids)
+        if not num_answers:
+            return Update(step=self.step, skipped="the batch is empty")
+        if not self._uses_kl and not any(group.is_informative for group in batch):
+            return Update(
+                step=self.step,
+                skipped="no informative group",
+                num_answers=num_answers,
+                num_tokens=num_tokens,
+            )
+        steps = self._ask(_Batch(_rows(batch, keep_zero=self._uses_kl), num_tokens))
+        return Update(
+            step=self.step,
+            loss=statistics.fmean(step.loss for step in steps),
+            gradient_norm=statistics.fmean(step.gradient_norm for step in steps),
+            learning_rate=steps[-1].learning_rate,
+            clip_share=statistics.fmean(step.clip_share for step in steps),
+            num_answers=num_answers,
+            num_tokens=num_tokens,
+        )
+
+    def save(self, directory: Path) -> None:
+        """Writes all that `resume_from` needs into an existing, empty directory.
+
+        Model (or adapter) as safetensors, tokenizer, optimizer, scheduler, random state, trainer
+        state. Not done here: fsync and rename (node/checkpoint.py).
+
+        Raises:
+            OSError: e.g. a full disk; the learner goes on.
+            LearnerFailed: the trainer had died before.
+        """
+        self._ask(directory)
+
+    def close(self) -> None:
+        """Ends train() and its thread. Idempotent; possible after a failure."""
+        if self._thread.is_alive():
+            self._trainer.requests.put(_Request(None))
+            self._thread.join()
+
+    def _ask(self, work: _Batch | Path) -> "list[_Step]":
+        if self._failure is not None or not self._thread.is_alive():
+            raise LearnerFailed("the trainer's thread has ended") from self._failure
+        request = _Request(work)
+        self._trainer.requests.put(request)
+        return self._wait(request.reply)
+
+    def _wait(self, reply: "Future[list[_Step]]") -> "list[_Step]":
+        try:
+            return reply.result()
+        except BaseException as error:
+            if error is self._failure:
+                raise LearnerFailed(f"the trainer failed: {error!r}") from error
+            raise
+
+    def _train(self, resume_from: Path | None) -> None:
+        """The trainer's thread: whatever ends it reaches whoever waits for it."""
+        try:
+            self._trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
+            raise RuntimeError("train() returned by itself")
+        except _Stopped:
+            return
+        except BaseException as error:  # noqa: BLE001 - the thread's edge; raised by _wait
+            self._failure = error
+            self._trainer.current.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a batch may hold; beyond it TRL or the model would crash in the middle of a step."""
+
+    max_answers: int
+    max_answer_tokens: int
+    max_positions: int
+    vocab_size: int
+
+    @classmethod
+    def of(cls, model: "PreTrainedModel", max_answers: int, max_answer_tokens: int) -> "_Limits":
+        config = model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        return cls(
+            max_answers,
+            max_answer_tokens,
+            positions or sys.maxsize,
+            model.get_input_embeddings().num_embeddings,
+        )
+
+    def check(self, batch: Sequence[Group]) -> None:
+        """Raises ValueError with the index of the first group that breaks a limit."""
+        num_answers = sum(len(group.answer_ids) for group in batch)
+        if num_answers > self.max_answers:
+            raise ValueError(f"a batch of {num_answers} answers, at most {self.max_answers}")
+        for index, group in enumerate(batch):
+            if problem := self._problem(group):
+                raise ValueError(f"group {index} of the batch: {problem}")
+
+    def _problem(self, group: Group) -> str | None:
+        if len(group.rewards) != len(group.answer_ids):
+            return f"{len(group.answer_ids)} answers, but {len(group.rewards)} rewards"
+        if not all(math.isfinite(reward) for reward in group.rewards):
+            return "a reward is not finite"
+        if not group.prompt_ids:
+            return "the prompt is empty"
+        for number, ids in enumerate((group.prompt_ids, *group.answer_ids)):
+            name = f"answer {number - 1}" if number else "the prompt"
+            if not ids:
+                return f"{name} is empty; drop it, or append the end of sequence"
+            if min(ids) < 0 or max(ids) >= self.vocab_size:
+                return f"{name} has a token id outside of the vocabulary of {self.vocab_size}"
+            if number and len(ids) > self.max_answer_tokens:
+                return f"{name} has {len(ids)} tokens, at most {self.max_answer_tokens}"
+            if number and len(group.prompt_ids) + len(ids) > self.max_positions:
+                return f"{name} and its prompt exceed the model's {self.max_positions} positions"
+        return None
+
+
+def _rows(batch: Sequence[Group], keep_zero: bool) -> list[_Row]:
+    return [
+        _Row(group.prompt_ids, ids, advantage)
+        for group in batch
+        for ids, advantage in zip(group.answer_ids, advantages(group.rewards), strict=True)
+        if keep_zero or advantage != 0
+    ]
+
+
+def _build_trainer(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    config: LearnConfig,
+    max_answers: int,
+    temperature: float,
+    seed: int,
+    work_dir: Path,
+) -> "_Trainer":
+    micro_batch = min(config.micro_batch_answers, max_answers)
+    num_micro_batches = math.ceil(max_answers / micro_batch)
+    # The reference of the KL term is the start as it was given, not what TRL would load again by
+    # the model's name. With LoRA it is the model with its adapter switched off.
+    reference = copy.deepcopy(model) if config.kl_weight > 0 and not config.lora_rank else None
+    transformers_logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using 'rollout_func'")  # hence the exact pin
+        trainer = _Trainer(
+            model=model,
+            processing_class=tokenizer,
+            args=_trl_config(
+                config, micro_batch, num_micro_batches, temperature, seed % 2**32, work_dir
+            ),
+            train_dataset=IterableDataset.from_generator(_clock),
+            reward_funcs=[_no_reward],
+            rollout_func=_rollout,
+            peft_config=_lora(config.lora_rank),
+        )
+    trainer.beta = config.kl_weight
+    if reference is not None:
+        trl_utils.add_fused_lm_head(reference, temperature=temperature)
+        trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
+    return trainer
+
+
+def _trl_config(
+    config: LearnConfig,
+    micro_batch: int,
+    num_micro_batches: int,
+    temperature: float,
+    seed: int,
+    work_dir: Path,
+) -> Any:
+    return GRPOConfig(
+        output_dir=str(work_dir),
+        loss_type="dapo",
+        beta=0.0,  # set in _build_trainer: here it would make TRL load a reference model
+        epsilon=config.epsilon,
+        epsilon_high=config.epsilon_high,
+        num_iterations=config.num_iterations,
+        temperature=temperature,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=num_micro_batches,
+        num_generations=micro_batch * num_micro_batches,
+        disable_dropout=True,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        max_steps=10**12,
+        bf16=False,
+        gradient_checkpointing=config.gradient_checkpointing,
+        seed=seed,
+        ignore_data_skip=True,
+        shuffle_dataset=False,
+        dataloader_pin_memory=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+    )
+
+
+def _lora(rank: int) -> Any:
+    if not rank:
+        return None
+    from peft import LoraConfig
+
+    # "all-linear": every projection of attention and MLP, the head excepted.
+    return LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _clock() -> Iterator[dict[str, str]]:
+    """TRL wants a data set; a row of it only says that another batch may come."""
+    while True:
+        yield {"prompt": ""}
+
+
+def _no_reward(completions: Sequence[str], **_: object) -> list[float]:
+    """Advantages replace what TRL would make of rewards (`_generate_and_score_completions`)."""
+    return [0.0] * len(completions)
+
+
+def _rollout(prompts: Sequence[str], trainer: "_Trainer") -> dict[str, Any]:
+    """TRL's seam of generation, answered with rows whose answers exist already."""
+    return {
+        "prompt_ids": [list(row.prompt_ids) for row in trainer.rows],
+        "completion_ids": [list(row.answer_ids) for row in trainer.rows],
+        "logprobs": None,
+        "env_mask": [[int(not row.is_filler)] * len(row.answer_ids) for row in trainer.rows],
+    }
+
+
+class _Trainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer that takes batches from a queue and reports to whoever sent them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.requests: SimpleQueue[_Request] = SimpleQueue()
+        self.ready: Future[list[_Step]] = Future()
+        self.current: Future[list[_Step]] = self.ready
+        """Who is told when the work under way is finished."""
+        self.rows: list[_Row] = []
+        self.steps: list[_Step] = []
+        super().__init__(**kwargs)
+
+    def wait_for_batch(self) -> _Batch:
+        """Reports the step before as finished and serves saves until there is a batch.
+
+        TRL asks for a batch only when everything of the last step is done, so that what is saved
+        from here is consistent.
+        """
+        steps, self.steps = self.steps, []
+        self.current.set_result(steps)
+        while True:
+            request = self.requests.get()
+            if request.work is None:
+                raise _Stopped
+            if isinstance(request.work, _Batch):
+                self.current = request.reply
+                return request.work
+            try:
+                self.write(request.work)
+            except Exception as error:  # noqa: BLE001 - handed to the caller of save()
+                request.reply.set_exception(error)
+            else:
+                request.reply.set_result([])
+
+    def _generate_and_score_completions(self, inputs: object) -> dict[str, Any]:
+        batch = self.wait_for_batch()
+        eos = (self.processing_class.eos_token_id,)
+        missing = -len(batch.rows) % self.args.steps_per_generation
+        self.rows = batch.rows + [_Row(eos, eos, 0.0, is_filler=True)] * missing
+        self.num_generations = len(self.rows)
+        scored: dict[str, Any] = super()._generate_and_score_completions(
+            [{"prompt": ""} for _ in self.rows]
+        )
+        like = scored["advantages"]
+        scored["advantages"] = like.new_tensor([row.advantage for row in self.rows])
+        scored["num_items_in_batch"] = torch.tensor(batch.num_tokens, device=like.device)
+        return scored
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Keeps the figures of one step, and no history: TRL's would grow for ever."""
+        clipped = self._metrics["train"]["clip_ratio/region_mean"]
+        self.steps.append(
+            _Step(
+                logs["loss"], logs["grad_norm"], logs["learning_rate"], statistics.fmean(clipped)
+            )
+        )
+        self._metrics["train"].clear()
+
+    def write(self, directory: Path) -> None:
+        """The files that train(resume_from_checkpoint=...) reads, without model card and pickles
+        of settings."""
+        if self.args.local_rank > 0:
+            return
+        model = self.model
+        if hasattr(model, "peft_config"):
+            from peft import get_peft_model_state_dict
+
+            tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+            save_file(tensors, directory / "adapter_model.safetensors")
+            model.peft_config["default"].save_pretrained(str(directory))
+        else:
+            model.save_pretrained(directory)
+        self.processing_class.save_pretrained(directory)
+        self._save_optimizer_and_scheduler(str(directory))
+        self._save_rng_state(str(directory))
+        self.state.save_to_json(str(directory / "trainer_state.json"))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Restores Adam's moments and the schedule's position; the settings stay the present ones."""
+        wanted = [(group["initial_lr"], group["weight_decay"]) for group in self.optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler = self.lr_scheduler
+        scheduler.base_lrs = [rate for rate, _ in wanted]
+        for group, factor, (rate, decay) in zip(
+            self.optimizer.param_groups, scheduler.lr_lambdas, wanted, strict=True
+        ):
+            group["initial_lr"], group["weight_decay"] = rate, decay
+            group["lr"] = rate * factor(scheduler.last_epoch)
+
+    def _get_grad_norm(self, model: object, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not math.isfinite(norm):
+            raise NonFiniteGradient(f"the norm of the gradient is {norm}")
+        return norm
+
+    def _send_telemetry(self) -> None:
+        """TRL would tell the hub that it is used."""
+
+    def floating_point_ops(self, inputs: object) -> int:
+        """Not counted."""
+        return 0

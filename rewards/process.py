@@ -1,0 +1,242 @@
+"""One worker process as the verifier sees it: start it, exchange frames by a deadline, kill it."""
+
+import contextlib
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+import rewards
+from rewards.question import Reason
+from rewards.worker import Item, Ready, Refused, Start, frame
+
+MAX_REPLY_BYTES = 2**20
+MAX_STDERR_BYTES = 4096
+
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",  # some data sets depend on it: all nodes must share it
+    "PYTHONUTF8": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""All that a worker sees: none of the node's variables."""
+
+_BOOT = (
+    "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
+    "from rewards.worker import main; main()"
+)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_first = msgspec.msgpack.Decoder(Ready | Refused).decode
+
+_Reply = TypeVar("_Reply")
+
+
+class WorkerLost(Exception):
+    """A worker is not usable any more and must be killed."""
+
+    def __init__(self, reason: Reason, detail: str, is_final: bool = False) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+        self.is_final = is_final
+        """Another worker would end the same way."""
+
+
+def worker_command() -> tuple[str, ...]:
+    """The command that starts a worker of this package, wherever it was imported from.
+
+    `-P` keeps the working directory out of the module path. `-I` would ignore PYTHONHASHSEED.
+    """
+    root = str(Path(rewards.__file__).resolve().parents[1])
+    return (sys.executable, "-P", "-c", _BOOT, root)
+
+
+class WorkerProcess:
+    """A worker and its three pipes. Used by one thread at a time; kill() by any.
+
+    The worker dies with the thread that made this object.
+    """
+
+    def __init__(self, command: Sequence[str], start: Start, start_deadline_s: float) -> None:
+        """Starts the process without waiting until it is ready.
+
+        Raises:
+            OSError: the system cannot start a process now, or there is no such program.
+        """
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=_ENVIRONMENT,
+            start_new_session=True,  # its own group, to be killed as a whole
+        )
+        self._stdin = _unblock(self._process.stdin)
+        self._stdout = _unblock(self._process.stdout)
+        self._stderr = _unblock(self._process.stderr)
+        self._kill_lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(self._stdout, select.POLLIN)
+        self._poll.register(self._stderr, select.POLLIN)
+        self._received = bytearray()
+        self._complaints = bytearray()
+        self._ready_by = time.monotonic() + start_deadline_s
+        self.is_ready = False
+        """Whether wait_ready() has succeeded."""
+        with contextlib.suppress(WorkerLost):  # wait_ready() will meet it again
+            self._send(_encode(start), start_deadline_s)
+
+    @property
+    def reluctance(self) -> int:
+        """0 if ready, 1 if it has just become ready (or ended), 2 while it starts."""
+        if self.is_ready:
+            return 0
+        return 1 if any(fd == self._stdout for fd, _ in self._poll.poll(0)) else 2
+
+    @property
+    def tail(self) -> str:
+        """The end of what it wrote to stderr, in printable ASCII but for line feeds."""
+        lines = self._complaints.decode(errors="replace").splitlines()
+        return "\n".join(ascii(line)[1:-1] for line in lines)
+
+    def wait_ready(self) -> None:
+        """Returns when it has built its tasks; at once if it has and still lives.
+
+        Raises:
+            WorkerLost: it ended, took too long or refused a task (then `is_final`).
+        """
+        if self.is_ready:
+            self._pump(timeout_s=0)
+            if self._received:
+                raise WorkerLost(Reason.CRASHED, "it wrote without being asked")
+            return
+        try:
+            first = self.receive(_decode_first, self._ready_by - time.monotonic())
+        except WorkerLost as lost:
+            raise WorkerLost(lost.reason, f"not ready: {lost.detail}") from None
+        if isinstance(first, Refused):
+            raise WorkerLost(Reason.CRASHED, first.message, is_final=True)
+        self.is_ready = True
+
+    def send(self, items: Sequence[Item], timeout_s: float) -> None:
+        """Asks for one reply to each item, in order.
+
+        Raises:
+            WorkerLost: it ended, or did not read in time.
+        """
+        self._send(_encode(items), timeout_s)
+
+    def receive(self, decode: Callable[[bytes], _Reply], timeout_s: float) -> _Reply:
+        """The next reply.
+
+        Raises:
+            WorkerLost: it ended, was late, or sent what `decode` refuses.
+        """
+        limit = time.monotonic() + timeout_s
+        is_late = False
+        while (payload := self._pop_frame()) is None:
+            if is_late:
+                raise WorkerLost(Reason.DEADLINE, f"no reply within {timeout_s:.3g} s")
+            # Asked before reading: what came while this thread was held up is still in time.
+            is_late = time.monotonic() >= limit
+            self._pump(max(0.0, limit - time.monotonic()))
+        try:
+            return decode(payload)
+        except msgspec.MsgspecError:
+            raise WorkerLost(Reason.CRASHED, "it sent what is not a reply") from None
+
+    def kill(self) -> int:
+        """Kills it and its process group; returns the status it ended with, as Popen does.
+
+        That is its own status if it was ending already. Idempotent, from any thread.
+        """
+        with self._kill_lock:
+            if self._process.returncode is None:
+                # Before wait(): as long as nobody has waited for the leader, the group's number
+                # cannot belong to others.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            return self._process.returncode
+
+    def close_pipes(self) -> None:
+        """To be called after kill(), when no thread uses the worker any more. Idempotent."""
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _send(self, payload: bytes, timeout_s: float) -> None:
+        limit = time.monotonic() + timeout_s
+        rest = memoryview(frame(payload))
+        room = select.poll()
+        room.register(self._stdin, select.POLLOUT)
+        while rest:
+            if not room.poll(max(0.0, limit - time.monotonic()) * 1000):
+                raise WorkerLost(Reason.DEADLINE, f"it did not read within {timeout_s:.3g} s")
+            try:
+                rest = rest[os.write(self._stdin, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise self._ended() from None
+
+    def _pump(self, timeout_s: float) -> None:
+        """Reads what is there from both pipes; waits for something at most so long."""
+        for fd, _ in self._poll.poll(timeout_s * 1000):
+            chunk = os.read(fd, 65536)
+            if fd == self._stdout:
+                self._received += chunk
+                if not chunk:
+                    raise self._ended()
+            else:
+                self._complain(chunk)
+                if not chunk:
+                    self._poll.unregister(fd)
+
+    def _pop_frame(self) -> bytes | None:
+        if len(self._received) < 4:
+            return None
+        size = struct.unpack_from(">I", self._received)[0]
+        if size > MAX_REPLY_BYTES:
+            raise WorkerLost(Reason.CRASHED, f"a reply of {size} bytes")
+        if len(self._received) < 4 + size:
+            return None
+        payload = bytes(self._received[4 : 4 + size])
+        del self._received[: 4 + size]
+        return payload
+
+    def _complain(self, chunk: bytes) -> None:
+        self._complaints += chunk
+        del self._complaints[:-MAX_STDERR_BYTES]
+
+    def _ended(self) -> WorkerLost:
+        """Why its pipe is closed."""
+        status = self.kill()
+        with contextlib.suppress(BlockingIOError):
+            self._complain(os.read(self._stderr, 65536))  # all that a pipe holds
+        if status == -signal.SIGXCPU:
+            return WorkerLost(Reason.DEADLINE, "CPU time")
+        if status < 0:
+            return WorkerLost(Reason.CRASHED, f"ended by signal: {signal.strsignal(-status)}")
+        return WorkerLost(Reason.CRASHED, f"ended with status {status}")
+
+
+def _unblock(pipe: IO[bytes] | None) -> int:
+    assert pipe is not None
+    os.set_blocking(pipe.fileno(), False)
+    return pipe.fileno()

@@ -1,0 +1,392 @@
+"""Expands questions and judges answers in worker processes that can be killed: a verdict or
+`Unscorable`, never a guess.
+
+A request's items go to one worker, which replies to each as soon as it is known. An item that
+meets a limit or ends the worker is unscorable, and only that one: a warm spare goes on with the
+next item, and another spare starts meanwhile.
+"""
+
+import logging
+import math
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from rewards.process import WorkerLost, WorkerProcess, worker_command
+from rewards.question import (
+    MAX_INDEX,
+    Answer,
+    Expansion,
+    Judged,
+    Question,
+    Reason,
+    Unscorable,
+    Verdict,
+)
+from rewards.tasks import TaskSpec
+from rewards.worker import (
+    MAX_REQUEST_BYTES,
+    Digest,
+    Digested,
+    Expand,
+    Expanded,
+    Item,
+    Judge,
+    Start,
+    escape,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_START_FAILURES = 3
+MAX_ITEMS_PER_REQUEST = 512
+MAX_ANSWER_BYTES = MAX_REQUEST_BYTES // 2
+
+
+class VerifierBroken(RuntimeError):
+    """No worker can be started; the message says why. Every later call raises it again."""
+
+
+class VerifierClosed(RuntimeError):
+    """The verifier was closed before or while it worked on this call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one worker, and one item (an answer or an expansion), may use."""
+
+    deadline_s: float = 5.0
+    """Wall-clock seconds for one item."""
+    cpu_s: int = 5
+    """CPU seconds for one item; the kernel rounds up by at most one."""
+    memory_mib: int = 2048
+    """Address space of a worker."""
+    max_answer_bytes: int = 16384
+    """UTF-8 bytes of an answer."""
+    start_deadline_s: float = 120.0
+    """Wall-clock seconds for a worker to import and build the tasks, and for one digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierStats:
+    """What a verifier did since its start."""
+
+    judged: int
+    """Answers that got a verdict."""
+    unscorable: Mapping[Reason, int]
+    """Answers and expansions that got none; every reason is a key."""
+    workers_started: int
+    workers_lost: int
+    """Workers that ended before close(): killed at a limit, crashed, or failed to start."""
+
+
+_Outcome = TypeVar("_Outcome")
+
+
+class Verifier:
+    """Expands and judges within limits. Thread-safe; every call blocks until it is done.
+
+    Returns from the constructor while the workers still start: the first call waits for one.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TaskSpec],
+        limits: Limits = Limits(),
+        num_workers: int = 1,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Starts `num_workers` workers and a spare, each with all tasks of `specs`.
+
+        Args:
+            command: starts a worker that calls rewards.worker.serve(); for tests with own tasks.
+
+        Raises:
+            ValueError: two tasks of one name, num_workers < 1, or max_answer_bytes too large.
+        """
+        self._task_names = {spec.name for spec in specs}
+        if len(self._task_names) != len(specs):
+            raise ValueError("two tasks have the same name")
+        if num_workers < 1:
+            raise ValueError("num_workers must be at least 1")
+        if not 0 < limits.max_answer_bytes <= MAX_ANSWER_BYTES:
+            raise ValueError(f"max_answer_bytes must be between 1 and {MAX_ANSWER_BYTES}")
+        self._limits = limits
+        self._num_workers = num_workers
+        self._command = worker_command() if command is None else tuple(command)
+        self._start = Start(tuple(specs), limits.memory_mib, os.getpid())
+        self._lock = threading.Lock()  # guards all below
+        self._alive: set[WorkerProcess] = set()
+        self._idle: list[WorkerProcess] = []
+        self._start_failures = 0
+        self._broken: str | None = None
+        self._closed = False
+        self._judged = 0
+        self._unscorable: Counter[Reason] = Counter()
+        self._workers_started = 0
+        self._workers_lost = 0
+        # Workers are started in these threads only: a worker dies with the thread that started
+        # it (PR_SET_PDEATHSIG), and these live until close().
+        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="verifier")
+        self._threads.submit(self._warm_up)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def expand(self, questions: Sequence[Question]) -> list[Expansion | Unscorable]:
+        """The text and truth of each question, in order.
+
+        Raises:
+            VerifierBroken: no worker can be started.
+            VerifierClosed: close() was called.
+        """
+        items = [
+            self._refusal(question) or Expand(self._limits.cpu_s, question)
+            for question in questions
+        ]
+        outcomes = self._answer(items, Expanded, self._limits.deadline_s)
+        return [
+            outcome.expansion if isinstance(outcome, Expanded) else outcome for outcome in outcomes
+        ]
+
+    def judge(self, requests: Sequence[tuple[Question, Sequence[Answer]]]) -> list[list[Verdict]]:
+        """A verdict for each answer of each question, in order.
+
+        An answer whose text has no UTF-8 form (lone surrogates: never from a tokenizer, never
+        from the wire) is unscorable as CHECKER_ERROR.
+
+        Raises:
+            VerifierBroken: no worker can be started.
+            VerifierClosed: close() was called.
+        """
+        items = [
+            self._refusal(question, answer.text)
+            or Judge(self._limits.cpu_s, question, answer.text, answer.finished)
+            for question, answers in requests
+            for answer in answers
+        ]
+        verdicts = iter(self._answer(items, Judged, self._limits.deadline_s))
+        return [[next(verdicts) for _ in answers] for _, answers in requests]
+
+    def digests(self) -> dict[str, str]:
+        """The fingerprint of each task by name, computed by a worker at each call.
+
+        Raises:
+            VerifierBroken: no worker can be started, or a task's digest cannot be computed.
+            VerifierClosed: close() was called.
+        """
+        names = sorted(self._task_names)
+        limit_s = self._limits.start_deadline_s
+        items = [Digest(math.ceil(limit_s), name) for name in names]
+        digests: dict[str, str] = {}
+        for name, outcome in zip(names, self._answer(items, Digested, limit_s), strict=True):
+            if isinstance(outcome, Unscorable):
+                raise VerifierBroken(
+                    f"task {name} has no digest: {outcome.reason} {outcome.detail}"
+                )
+            digests[name] = outcome.digest
+        return digests
+
+    @property
+    def stats(self) -> VerifierStats:
+        """A snapshot of the counters."""
+        with self._lock:
+            return VerifierStats(
+                self._judged,
+                {reason: self._unscorable[reason] for reason in Reason},
+                self._workers_started,
+                self._workers_lost,
+            )
+
+    def close(self) -> None:
+        """Kills all workers; calls that are under way raise VerifierClosed. Idempotent."""
+        with self._lock:
+            self._closed = True
+            alive = list(self._alive)
+        for worker in alive:
+            worker.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for worker in alive:
+            worker.close_pipes()
+
+    def _refusal(self, question: Question, text: str = "") -> Unscorable | None:
+        """Why an item is unscorable before any worker sees it."""
+        if question.task not in self._task_names:
+            return Unscorable(Reason.UNKNOWN_TASK, escape(question.task))
+        if not 0 <= question.index < MAX_INDEX:
+            return Unscorable(Reason.BAD_INDEX)
+        if len(text) > self._limits.max_answer_bytes:  # a character has at least one byte
+            return Unscorable(Reason.TOO_LONG)
+        try:
+            num_bytes = len(text.encode())
+        except UnicodeEncodeError:
+            return Unscorable(Reason.CHECKER_ERROR, "the answer's text has no UTF-8 form")
+        return Unscorable(Reason.TOO_LONG) if num_bytes > self._limits.max_answer_bytes else None
+
+    def _answer(
+        self, items: Sequence[Item | Unscorable], kind: type[_Outcome], deadline_s: float
+    ) -> list[_Outcome | Unscorable]:
+        """The outcome of each item, in order; those that are unscorable already stay so."""
+        open_items = [item for item in items if not isinstance(item, Unscorable)]
+        decoder = msgspec.msgpack.Decoder(kind | Unscorable)
+        futures: list[Future[list[_Outcome | Unscorable]]] = []
+        try:
+            for chunk in self._chunks(open_items):
+                futures.append(self._threads.submit(self._run, chunk, decoder.decode, deadline_s))
+            answered = iter([outcome for future in futures for outcome in future.result()])
+        except (CancelledError, RuntimeError) as error:
+            if self._closed:
+                raise VerifierClosed("the verifier was closed") from error
+            raise
+        outcomes = [item if isinstance(item, Unscorable) else next(answered) for item in items]
+        with self._lock:
+            self._judged += sum(isinstance(outcome, Judged) for outcome in outcomes)
+            self._unscorable.update(
+                outcome.reason for outcome in outcomes if isinstance(outcome, Unscorable)
+            )
+        return outcomes
+
+    def _chunks(self, items: Sequence[Item]) -> Iterator[list[Item]]:
+        """Parts for the workers to share, each bounded in items and in bytes."""
+        most = min(
+            max(1, math.ceil(len(items) / self._num_workers)),
+            MAX_ITEMS_PER_REQUEST,
+            MAX_ANSWER_BYTES // self._limits.max_answer_bytes,
+        )
+        for first in range(0, len(items), most):
+            yield list(items[first : first + most])
+
+    def _run(
+        self,
+        items: Sequence[Item],
+        decode: Callable[[bytes], _Outcome | Unscorable],
+        deadline_s: float,
+    ) -> list[_Outcome | Unscorable]:
+        """Has the items answered by as many workers as it takes. Runs in one of our threads."""
+        outcomes: list[_Outcome | Unscorable] = []
+        while len(outcomes) < len(items):
+            worker = self._take()
+            lost: WorkerLost | None = None
+            try:
+                worker.send(items[len(outcomes) :], deadline_s)
+                while len(outcomes) < len(items):
+                    outcomes.append(outcome := worker.receive(decode, deadline_s))
+                    if isinstance(outcome, Unscorable) and outcome.reason is Reason.MEMORY:
+                        lost = WorkerLost(Reason.MEMORY, "what it still holds is unknown")
+                        break
+            except WorkerLost as error:
+                lost = error
+                outcomes.append(Unscorable(error.reason, error.detail))
+            if lost is None:
+                self._give_back(worker)
+            else:
+                self._discard(worker, lost, f"while it worked on {_name(items[len(outcomes) - 1])}")
+        return outcomes
+
+    def _warm_up(self) -> None:
+        with self._lock:
+            self._start_missing()
+
+    def _start_missing(self) -> None:
+        """Starts workers up to the number wanted, without waiting for them. Needs the lock."""
+        while not self._closed and len(self._alive) <= self._num_workers:
+            try:
+                worker = WorkerProcess(self._command, self._start, self._limits.start_deadline_s)
+            except OSError as error:
+                log.error("a verifier worker cannot be started: %s", error)
+                return
+            self._workers_started += 1
+            self._alive.add(worker)
+            self._idle.append(worker)
+
+    def _take(self) -> WorkerProcess:
+        """A worker that is ready, the last used first; waits for one that still starts.
+
+        Raises:
+            VerifierBroken: several in a row could not start, or a task was refused.
+            VerifierClosed: close() was called.
+        """
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise VerifierClosed("the verifier was closed")
+                if self._broken is not None:
+                    raise VerifierBroken(self._broken)
+                self._start_missing()
+                if not self._idle:
+                    raise VerifierBroken("a verifier worker cannot be started: see the log")
+                worker = min(self._idle, key=lambda idle: idle.reluctance)
+                self._idle.remove(worker)
+            was_ready = worker.is_ready
+            try:
+                worker.wait_ready()
+            except WorkerLost as lost:
+                self._discard(worker, lost, "while idle" if was_ready else "while it started")
+                if not was_ready:
+                    self._note_start_failure(worker, lost)
+            else:
+                with self._lock:
+                    self._start_failures = 0
+                return worker
+
+    def _give_back(self, worker: WorkerProcess) -> None:
+        with self._lock:
+            self._idle.insert(0, worker)  # the next request finds its caches warm
+
+    def _discard(self, worker: WorkerProcess, lost: WorkerLost, when: str) -> None:
+        """Kills a worker and starts the next spare."""
+        worker.kill()
+        with self._lock:
+            self._alive.discard(worker)
+            if self._closed:
+                worker.close_pipes()
+                return
+            self._workers_lost += 1
+            if not lost.is_final:
+                self._start_missing()
+        if not lost.is_final:  # else the caller gets it as VerifierBroken
+            log.warning(
+                "a verifier worker was lost %s: %s, %s\n%s",
+                when,
+                lost.reason,
+                lost.detail,
+                worker.tail,
+            )
+        worker.close_pipes()
+
+    def _note_start_failure(self, worker: WorkerProcess, lost: WorkerLost) -> None:
+        with self._lock:
+            self._start_failures += 1
+            if lost.is_final:
+                self._broken = lost.detail
+            elif self._start_failures >= MAX_START_FAILURES:
+                self._broken = (
+                    f"{self._start_failures} workers in a row did not start: {lost.reason} "
+                    f"{lost.detail}\n{worker.tail}"
+                )
+
+
+def _name(item: Item) -> str:
+    """An item for the log, without text of strangers."""
+    match item:
+        case Digest(task=task):
+            return f"the digest of {task}"
+        case Expand(question=question):
+            return f"question {question.task}/{question.index}"
+        case Judge(question=question):
+            return f"an answer to {question.task}/{question.index}"

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+
+from node.config import ConfigError, NodeConfig, known_keys, load_config
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "nodes").glob("*.toml"))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    return file
+
+
+def test_defaults_need_no_file_flag_or_environment() -> None:
+    assert load_config(environment={}) == NodeConfig()
+
+
+def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:
+    file = write(tmp_path, "[rollout]\nquestions = 2\nanswers = 2\nmax_new_tokens = 2\n")
+    environment = {"SAPO_ROLLOUT__QUESTIONS": "3", "SAPO_ROLLOUT__ANSWERS": "3", "HOME": "/"}
+    config = load_config(file, {"rollout.questions": 4, "seed": None}, environment)
+    assert config.rollout.questions == 4
+    assert config.rollout.answers == 3
+    assert config.rollout.max_new_tokens == 2
+    assert config.rollout.temperature == NodeConfig().rollout.temperature
+    assert config.seed is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[learn]\nlearning_rat = 1e-4\n", "did you mean 'learn.learning_rate'"),
+        ("learning_rate = 1e-4\n", "did you mean 'learn.learning_rate'"),
+        ("[learn]\nlearning_rate = -1\n", "learn.learning_rate = -1"),
+        ("[learn]\nlearning_rate = 'quick'\n", "learn.learning_rate = 'quick'"),
+        ("[rollout]\nengine = 'vllmm'\n", "rollout.engine = 'vllmm'"),
+        ("[learn\n", "not valid TOML"),
+    ],
+)
+def test_bad_files_are_refused_with_the_key_and_what_to_change(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        load_config(file, environment={})
+    assert complaint in str(error.value)
+    assert str(file) in str(error.value)
+
+
+def test_unknown_names_in_the_environment_are_errors_too() -> None:
+    with pytest.raises(ConfigError, match=r"SAPO_ROLLOUT__ANSWER.*rollout\.answers"):
+        load_config(environment={"SAPO_ROLLOUT__ANSWER": "4"})
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"/does/not/exist\.toml: cannot be read"):
+        load_config(Path("/does/not/exist.toml"), environment={})
+
+
+def test_every_known_key_reaches_its_field() -> None:
+    config = NodeConfig()
+    for key in known_keys():
+        value: object = config
+        for part in key.split("."):
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_shipped_node_files_load(file: Path) -> None:
+    assert load_config(file, environment={}) != NodeConfig()
+
+
+def test_there_are_shipped_node_files() -> None:
+    assert CONFIGS

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from swarm.manifest import Manifest, ManifestError, load_manifest
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "swarms").glob("*.toml"))
+
+TEXT = """
+[about]
+name = "test"
+[rules]
+max_new_tokens = 8
+max_answer_bytes = 100
+[[rules.tasks]]
+name = "sums"
+kind = "reasoning_gym"
+dataset = "chain_sum"
+version = "0.1.25"
+[rules.tasks.params]
+min_terms = 2
+"""
+
+
+def load(tmp_path: Path, text: str) -> Manifest:
+    file = tmp_path / "swarm.toml"
+    file.write_text(text)
+    return load_manifest(file)
+
+
+def test_a_manifest_is_read(tmp_path: Path) -> None:
+    manifest = load(tmp_path, TEXT)
+    assert manifest.rules.tasks[0].name == "sums"
+    assert manifest.rules.tasks[0].params == {"min_terms": 2}
+
+
+def test_rules_name_the_swarm_and_the_text_about_it_does_not(tmp_path: Path) -> None:
+    first = load(tmp_path, TEXT).swarm_id
+    assert load(tmp_path, TEXT.replace('"test"', '"other"')).swarm_id == first
+    assert load(tmp_path, TEXT.replace("min_terms = 2", "min_terms = 3")).swarm_id != first
+    assert load(tmp_path, TEXT.replace("= 100", "= 101")).swarm_id != first
+
+
+def test_the_id_does_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
+    swapped = TEXT.replace(
+        "max_new_tokens = 8\nmax_answer_bytes = 100", "max_answer_bytes = 100\nmax_new_tokens = 8"
+    )
+    assert swapped != TEXT
+    assert load(tmp_path, swapped).swarm_id == load(tmp_path, TEXT).swarm_id
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("max_new_tokens = 8", "max_new_token = 8", "max_new_token"),
+        ("max_new_tokens = 8", "max_new_tokens = 0", "1 to 32768"),
+        ("max_new_tokens = 8", "max_new_tokens = 'many'", "max_new_tokens"),
+        ("max_answer_bytes = 100", "max_answer_bytes = 0", "1 to 1000000"),
+        ('name = "sums"', 'name = "Sums!"', "task name"),
+        ("[rules]", "[rules", "swarm.toml"),
+        ("min_terms = 2", "min_terms = {a = 1}", "params"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_and_says_where(
+    tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
+    assert old in TEXT
+    with pytest.raises(ManifestError) as error:
+        load(tmp_path, TEXT.replace(old, new))
+    assert complaint in str(error.value)
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    task = TEXT[TEXT.index("[[rules.tasks]]") :]
+    with pytest.raises(ManifestError, match="two tasks are named 'sums'"):
+        load(tmp_path, TEXT + task)
+
+
+def test_no_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="tasks"):
+        load(
+            tmp_path, TEXT[: TEXT.index("[[rules.tasks]]")].replace("[rules]", "[rules]\ntasks=[]")
+        )
+
+
+def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="larger than"):
+        load(tmp_path, TEXT + "#" * 1_000_000)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="cannot be read"):
+        load_manifest(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_manifests_load_and_state_their_digests(file: Path) -> None:
+    manifest = load_manifest(file)
+    assert all(len(task.digest) == 64 for task in manifest.rules.tasks)
+    assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
+
+
+def test_there_are_shipped_manifests() -> None:
+    assert {file.stem for file in SHIPPED} >= {"easy", "paper"}
