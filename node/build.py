@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rewards.verifier import Limits, Verifier
 
 from node.checkpoint import Checkpoints, NodeState
 from node.config import ConfigError, NodeConfig
@@ -21,6 +20,7 @@ from node.loop import Node
 from node.model import eos_token_ids, find_model, load_model, load_tokenizer
 from node.policy import LanguagePolicy, prompt_ids
 from node.status import Status
+from rewards.verifier import Limits, Verifier
 from swarm.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
@@ -157,10 +157,15 @@ def _build_policy(
         work_dir=home / "learner",
         resume_from=resume_from,
     )
+    engine = _Engine(
+        config,
+        model_dir,
+        learner,
+        eos_token_ids(model, tokenizer),
+        max_prompt_tokens + max_new_tokens,
+    )
     try:
-        generator = _start_engine(
-            config, learner, model_dir, tokenizer, max_prompt_tokens + max_new_tokens, status
-        )
+        generator = _start_engine(engine, tokenizer, status)
     except BaseException:
         learner.close()
         raise
@@ -176,64 +181,62 @@ def _build_policy(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """What every engine is made from."""
+
+    config: NodeConfig
+    model_dir: Path
+    learner: Learner
+    eos_token_ids: list[int]
+    max_len: int
+    """Tokens of prompt and answer together."""
+
+
 def _start_engine(
-    config: NodeConfig,
-    learner: Learner,
-    model_dir: Path,
-    tokenizer: "PreTrainedTokenizerBase",
-    max_len: int,
-    status: Status,
+    engine: _Engine, tokenizer: "PreTrainedTokenizerBase", status: Status
 ) -> Generator:
     """The engine that the settings name, synchronised and probed.
 
     `auto` falls back to transformers where vLLM does not work, and says so in log and status; an
     engine asked for by name is an error instead.
     """
-    wanted = config.rollout.engine
-    if wanted == "transformers":
-        return _transformers_engine(learner, tokenizer)
-    try:
-        return _vllm_engine(config, learner, model_dir, tokenizer, max_len)
-    except GenerationFailed as error:
-        if wanted != "auto":
-            raise
-        status.engine_warning = f"vLLM is not in use: {error}"
-        logger.warning("%s; generating with transformers, which is slower", status.engine_warning)
-        return _transformers_engine(learner, tokenizer)
-
-
-def _transformers_engine(
-    learner: Learner, tokenizer: "PreTrainedTokenizerBase"
-) -> TransformersGenerator:
+    wanted = engine.config.rollout.engine
+    if wanted != "transformers":
+        try:
+            return _start_vllm(engine, prompt_ids(tokenizer, PROBE))
+        except GenerationFailed as error:
+            if wanted != "auto":
+                raise
+            status.engine_warning = f"vLLM is not in use: {error}"
+            logger.warning("%s; generating with transformers: slower", status.engine_warning)
     return TransformersGenerator(
-        learner.model, eos_token_ids(learner.model, tokenizer), int(tokenizer.pad_token_id)
+        engine.learner.model,
+        engine.eos_token_ids,
+        int(tokenizer.pad_token_id),
+        max_len=engine.max_len,
     )
 
 
-def _vllm_engine(
-    config: NodeConfig,
-    learner: Learner,
-    model_dir: Path,
-    tokenizer: "PreTrainedTokenizerBase",
-    max_len: int,
-) -> Generator:
-    if problem := vllm_problem(model_dir):
+def _start_vllm(engine: _Engine, probe: tuple[int, ...]) -> Generator:
+    """A vLLM engine whose log-probabilities equal the trainer's, before and after a sync."""
+    if problem := vllm_problem(engine.model_dir):
         raise GenerationFailed(problem)
     generator = VllmGenerator(
-        model_dir,
-        dtype=config.policy.dtype,
-        eos_token_ids=eos_token_ids(learner.model, tokenizer),
-        max_len=max_len,
-        own_process=config.rollout.engine == "vllm-process",
-        gpu_memory=config.rollout.gpu_memory,
-        kv_cache_gib=config.rollout.kv_cache_gib,
+        engine.model_dir,
+        dtype=engine.config.policy.dtype,
+        eos_token_ids=engine.eos_token_ids,
+        max_len=engine.max_len,
+        own_process=engine.config.rollout.engine == "vllm-process",
+        gpu_memory=engine.config.rollout.gpu_memory,
+        kv_cache_gib=engine.config.rollout.kv_cache_gib,
+        trust_remote_code=engine.config.policy.trust_remote_code,
     )
-    probe = prompt_ids(tokenizer, PROBE)[:max_len]
     try:
-        if not learner.step:
-            check_probe(generator, learner.model, probe)
-        generator.sync(learner.model)
-        check_probe(generator, learner.model, probe)
+        if not engine.learner.step:
+            check_probe(generator, engine.learner.model, probe[: engine.max_len - 1])
+        generator.sync(engine.learner.model)
+        check_probe(generator, engine.learner.model, probe[: engine.max_len - 1])
     except BaseException:
         generator.close()
         raise

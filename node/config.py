@@ -41,53 +41,53 @@ class PolicyConfig(_Section):
 class RolloutConfig(_Section):
     engine: Engine = "auto"
     """"auto" takes vLLM where it is installed and works, and says so loudly where not."""
-    questions: int = Field(8, ge=1, le=4096)
+    questions: int = Field(default=8, ge=1, le=4096)
     """Own questions per round (I)."""
-    answers: int = Field(8, ge=2, le=256)
+    answers: int = Field(default=8, ge=2, le=256)
     """Answers per question (L)."""
-    max_new_tokens: int | None = Field(None, ge=1, le=32768)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=32768)
     """Tokens of one answer at most; None takes the manifest's limit."""
-    max_prompt_tokens: int = Field(512, ge=8)
+    max_prompt_tokens: int = Field(default=512, ge=8)
     """Questions with more are left out."""
-    temperature: float = Field(1.0, gt=0, le=2)
-    gpu_memory: float = Field(0.45, gt=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    gpu_memory: float = Field(default=0.45, gt=0, lt=1)
     """Share of the GPU's memory for vLLM; the trainer needs the rest."""
-    kv_cache_gib: float = Field(1.0, gt=0)
+    kv_cache_gib: float = Field(default=1.0, gt=0)
     """vLLM's cache on a CPU."""
 
 
 class LearnConfig(_Section):
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
     schedule: Literal["constant", "constant_with_warmup"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    epsilon: float = Field(0.2, gt=0, lt=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    epsilon: float = Field(default=0.2, gt=0, lt=1)
     """Lower clip range of the ratio."""
-    epsilon_high: float = Field(0.28, gt=0)
+    epsilon_high: float = Field(default=0.28, gt=0)
     """Upper clip range of the ratio."""
-    kl_weight: float = Field(0.0, ge=0)
+    kl_weight: float = Field(default=0.0, ge=0)
     """Weight of the KL term to the start; 0 as in the paper (no reference model is loaded)."""
-    num_iterations: int = Field(1, ge=1, le=16)
+    num_iterations: int = Field(default=1, ge=1, le=16)
     """Optimizer steps on each batch; clipping acts only above 1."""
-    micro_batch_answers: int = Field(64, ge=1)
+    micro_batch_answers: int = Field(default=64, ge=1)
     """Answers per forward and backward pass; smaller needs less memory, the result is the same."""
     gradient_checkpointing: bool = False
-    lora_rank: int = Field(0, ge=0)
+    lora_rank: int = Field(default=0, ge=0)
     """0 trains all weights; above, a LoRA adapter on the attention and MLP projections."""
 
 
 class CheckpointConfig(_Section):
-    every: int = Field(10, ge=1)
+    every: int = Field(default=10, ge=1)
     """Rounds between checkpoints; one more is written on SIGTERM."""
-    keep: int = Field(3, ge=1)
+    keep: int = Field(default=3, ge=1)
 
 
 class VerifyConfig(_Section):
-    workers: int = Field(1, ge=1, le=64)
-    deadline_s: float = Field(5.0, gt=0)
+    workers: int = Field(default=1, ge=1, le=64)
+    deadline_s: float = Field(default=5.0, gt=0)
     """Wall-clock seconds for one answer."""
-    memory_mib: int = Field(2048, ge=256)
+    memory_mib: int = Field(default=2048, ge=256)
     """Address space of a worker."""
 
 
@@ -96,11 +96,11 @@ class NodeConfig(_Section):
 
     home: Path = Path("sapo-home")
     """The node's directory: checkpoints, logs, and from step 2 on identity and pool."""
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Of questions and sampling. None draws one at the first start and keeps it in `home`."""
     manifest: str = "easy"
     """The swarm file: a path, or the name of one that is shipped ("easy", "paper")."""
-    rounds: int | None = Field(None, ge=1)
+    rounds: int | None = Field(default=None, ge=1)
     """Stop after this many; None goes on until stopped."""
     policy: PolicyConfig = PolicyConfig()
     rollout: RolloutConfig = RolloutConfig()

@@ -15,10 +15,11 @@ TRL has a loss called "sapo". It is an unrelated method and is never used here.
 
 Not covered: more than one GPU. That would be a `torchrun` group in which every rank runs this
 file's thread and `_Trainer.wait_for_batch` broadcasts rank 0's rows before it returns.
+Not covered: fp32 copies of bf16 weights. All weights are trained in their own dtype, and small
+steps on bf16 ones are rounded away; LoRA's are fp32 always.
 """
 
 import copy
-import logging
 import math
 import statistics
 import sys
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import IterableDataset
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
@@ -44,8 +46,6 @@ from node.update import Update
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 # TRL sends every position through the head where there is no Triton, lest compilers for fixed
 # shapes (Neuron) start again. Scoring only the answers' tokens gives the same on a CPU, sooner.
@@ -87,7 +87,7 @@ class _Row:
 class _Batch:
     rows: list[_Row]
     num_tokens: int
-    """Answer tokens of the whole batch, those without a row included: what the loss is divided by."""
+    """Answer tokens of the whole batch, also those without a row: the loss is divided by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +130,13 @@ class Learner:
         """Takes the model over and returns when the trainer waits for its first batch.
 
         Args:
-            model: the start; changed in place, or wrapped by an adapter with `lora_rank`. With
-                `resume_from`, its weights are replaced (full) or must be the start's (LoRA).
+            model: the start; changed in place, or wrapped by an adapter with `lora_rank`. When
+                resuming, its weights are replaced; with LoRA or a KL weight they must still be
+                the start's, which is the base or the reference.
             max_answers: the most answers that a batch may have, over all its groups.
             max_answer_tokens: the longest answer allowed, own or foreign.
             temperature: of the sampling; log-probabilities are taken at the same one.
-            seed: of the adapter's start and the order of rows. Seeds the process's global random
+            seed: of the adapter's start. Seeds the process's global random
                 generators (python, numpy, torch), and resuming restores them.
             work_dir: TRL's output directory; created, and left empty.
             resume_from: a directory that `save` filled. Settings of `config` win over those that
@@ -261,11 +262,12 @@ class _Limits:
     def of(cls, model: "PreTrainedModel", max_answers: int, max_answer_tokens: int) -> "_Limits":
         config = model.config.get_text_config()
         positions = getattr(config, "max_position_embeddings", None)
+        embeddings: Any = model.get_input_embeddings()
         return cls(
             max_answers,
             max_answer_tokens,
             positions or sys.maxsize,
-            model.get_input_embeddings().num_embeddings,
+            embeddings.num_embeddings,
         )
 
     def check(self, batch: Sequence[Group]) -> None:
@@ -320,7 +322,7 @@ def _build_trainer(
     # The reference of the KL term is the start as it was given, not what TRL would load again by
     # the model's name. With LoRA it is the model with its adapter switched off.
     reference = copy.deepcopy(model) if config.kl_weight > 0 and not config.lora_rank else None
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using 'rollout_func'")  # hence the exact pin
         trainer = _Trainer(
@@ -353,6 +355,7 @@ def _trl_config(
         output_dir=str(work_dir),
         loss_type="dapo",
         beta=0.0,  # set in _build_trainer: here it would make TRL load a reference model
+        use_bias_correction_kl=False,  # the KL estimate of the GRPO paper
         epsilon=config.epsilon,
         epsilon_high=config.epsilon_high,
         num_iterations=config.num_iterations,
@@ -367,7 +370,7 @@ def _trl_config(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         max_steps=10**12,
-        bf16=False,
+        bf16=False,  # no autocast: the weights' own dtype
         gradient_checkpointing=config.gradient_checkpointing,
         seed=seed,
         ignore_data_skip=True,
@@ -384,8 +387,6 @@ def _trl_config(
 def _lora(rank: int) -> Any:
     if not rank:
         return None
-    from peft import LoraConfig
-
     # "all-linear": every projection of attention and MLP, the head excepted.
     return LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
@@ -399,7 +400,7 @@ def _clock() -> Iterator[dict[str, str]]:
 
 
 def _no_reward(completions: Sequence[str], **_: object) -> list[float]:
-    """Advantages replace what TRL would make of rewards (`_generate_and_score_completions`)."""
+    """Advantages replace what TRL would make of rewards (`_Trainer._score`)."""
     return [0.0] * len(completions)
 
 
@@ -447,13 +448,23 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
             else:
                 request.reply.set_result([])
 
-    def _generate_and_score_completions(self, inputs: object) -> dict[str, Any]:
-        batch = self.wait_for_batch()
+    def _prepare_inputs(self, generation_batch: object) -> dict[str, Any]:
+        """The next micro-batch. Unlike TRL's, it keeps the rows' order: so the same batches give
+        the same bits after a restart, whatever else used the random generator."""
+        num_micro_batches = self.args.steps_per_generation
+        if self._step % (num_micro_batches * self.num_iterations) == 0:
+            rows = self._score(self.wait_for_batch())
+            self._buffered_inputs = trl_utils.split_tensor_dict(rows, num_micro_batches)
+        inputs: dict[str, Any] = self._buffered_inputs[self._step % num_micro_batches]
+        return inputs
+
+    def _score(self, batch: _Batch) -> dict[str, Any]:
+        """The batch as padded tensors, [rows, longest prompt or answer], with our advantages."""
         eos = (self.processing_class.eos_token_id,)
         missing = -len(batch.rows) % self.args.steps_per_generation
         self.rows = batch.rows + [_Row(eos, eos, 0.0, is_filler=True)] * missing
         self.num_generations = len(self.rows)
-        scored: dict[str, Any] = super()._generate_and_score_completions(
+        scored: dict[str, Any] = self._generate_and_score_completions(
             [{"prompt": ""} for _ in self.rows]
         )
         like = scored["advantages"]
@@ -465,21 +476,17 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         """Keeps the figures of one step, and no history: TRL's would grow for ever."""
         clipped = self._metrics["train"]["clip_ratio/region_mean"]
         self.steps.append(
-            _Step(
-                logs["loss"], logs["grad_norm"], logs["learning_rate"], statistics.fmean(clipped)
-            )
+            _Step(logs["loss"], logs["grad_norm"], logs["learning_rate"], statistics.fmean(clipped))
         )
         self._metrics["train"].clear()
 
     def write(self, directory: Path) -> None:
         """The files that train(resume_from_checkpoint=...) reads, without model card and pickles
         of settings."""
-        if self.args.local_rank > 0:
-            return
+        if not directory.is_dir():  # transformers would log this and go on
+            raise NotADirectoryError(f"{directory} is not a directory")
         model = self.model
         if hasattr(model, "peft_config"):
-            from peft import get_peft_model_state_dict
-
             tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
             save_file(tensors, directory / "adapter_model.safetensors")
             model.peft_config["default"].save_pretrained(str(directory))
@@ -491,8 +498,10 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         self.state.save_to_json(str(directory / "trainer_state.json"))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Restores Adam's moments and the schedule's position; the settings stay the present ones."""
-        wanted = [(group["initial_lr"], group["weight_decay"]) for group in self.optimizer.param_groups]
+        """Restores Adam's moments and the schedule's position, but no settings."""
+        wanted = [
+            (group["initial_lr"], group["weight_decay"]) for group in self.optimizer.param_groups
+        ]
         super()._load_optimizer_and_scheduler(checkpoint)
         scheduler = self.lr_scheduler
         scheduler.base_lrs = [rate for rate, _ in wanted]
@@ -501,6 +510,15 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         ):
             group["initial_lr"], group["weight_decay"] = rate, decay
             group["lr"] = rate * factor(scheduler.last_epoch)
+        scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """TRL's parent warns and goes on with fresh weights; a tied head is rightly missing."""
+        missing = set(load_result.missing_keys) - set(
+            getattr(self.model, "all_tied_weights_keys", ())
+        )
+        if wrong := sorted(missing | set(load_result.unexpected_keys)):
+            raise ValueError(f"the checkpoint is of another model; it differs in {wrong[:3]}")
 
     def _get_grad_norm(self, model: object, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)

@@ -63,7 +63,9 @@ def load_model(directory: Path, config: PolicyConfig) -> "PreTrainedModel":
         trust_remote_code=config.trust_remote_code,
         local_files_only=True,
     )
-    return model.to("cuda") if torch.cuda.is_available() else model  # type: ignore[arg-type]
+    if torch.cuda.is_available():
+        torch.nn.Module.to(model, "cuda")
+    return model
 
 
 def load_tokenizer(directory: Path, config: PolicyConfig) -> "PreTrainedTokenizerBase":
@@ -78,9 +80,9 @@ def load_tokenizer(directory: Path, config: PolicyConfig) -> "PreTrainedTokenize
     return tokenizer
 
 
-def eos_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+def eos_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Every token that ends an answer: the tokenizer's and those of the generation config."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     ids = {int(one) for one in listed if one is not None}
-    return frozenset(ids | {int(tokenizer.eos_token_id)})  # type: ignore[arg-type]
+    return sorted(ids | {int(tokenizer.eos_token_id)})

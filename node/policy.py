@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from node.batch import Group, OwnRollout, VerifiedRollout
-from node.generate import Completion, Generator, Sampling
+from node.generate import Completion, GenerationFailed, Generator, Sampling
 from node.update import Update
 from rewards.question import Answer, Expansion
 from swarm.rollout import Rollout
@@ -84,7 +84,7 @@ class LanguagePolicy:
             questions = [one for one, fits in zip(questions, fitting, strict=True) if fits]
             prompts = [one for one, fits in zip(prompts, fitting, strict=True) if fits]
         seeds = [request_seed(self.seed, round_number, question) for question in questions]
-        completions = self.generator.generate(prompts, seeds, self.sampling)
+        completions = self._generate(prompts, seeds)
         return [
             OwnRollout(
                 rollout=Rollout(
@@ -99,8 +99,19 @@ class LanguagePolicy:
             for question, answers in zip(questions, completions, strict=True)
         ]
 
+    def _generate(
+        self, prompts: list[tuple[int, ...]], seeds: list[int]
+    ) -> list[list[Completion]]:
+        """Completions of the engine; one that died is started anew, once."""
+        try:
+            return self.generator.generate(prompts, seeds, self.sampling)
+        except GenerationFailed:
+            logger.exception("the engine died while generating; starting a new one")
+            self.sync()
+            return self.generator.generate(prompts, seeds, self.sampling)
+
     def _decode(self, completion: Completion) -> Answer:
-        text = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        text = self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
         return Answer(
             text=str(text),
             finished=completion.finished,

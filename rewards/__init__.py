@@ -4,7 +4,9 @@ question.py   Question = (task, index): an address that every node expands to th
 tasks/        the Task seam; one file per kind of task
 extract.py    the final answer out of free text
 verifier.py   worker processes that expand and judge: limits, deadlines, never a guess
+process.py    one worker process as the verifier sees it
 worker.py     what runs inside such a process
 sandbox.py    what a worker may do, and what is not covered
+draw.py       which questions are trained on and which are held out
 digest.py     fingerprints of a task's texts and verdicts, compared between nodes
 """

@@ -97,7 +97,7 @@ class WorkerProcess:
         self._complaints = bytearray()
         self._ready_by = time.monotonic() + start_deadline_s
         self.is_ready = False
-        """Whether wait_ready() has succeeded."""
+        """Whether it is known to have built its tasks."""
         with contextlib.suppress(WorkerLost):  # wait_ready() will meet it again
             self._send(_encode(start), start_deadline_s)
 
@@ -115,23 +115,22 @@ class WorkerProcess:
         return "\n".join(ascii(line)[1:-1] for line in lines)
 
     def wait_ready(self) -> None:
-        """Returns when it has built its tasks; at once if it has and still lives.
+        """Returns when it has built its tasks, and lives.
 
         Raises:
             WorkerLost: it ended, took too long or refused a task (then `is_final`).
         """
-        if self.is_ready:
-            self._pump(timeout_s=0)
-            if self._received:
-                raise WorkerLost(Reason.CRASHED, "it wrote without being asked")
-            return
-        try:
-            first = self.receive(_decode_first, self._ready_by - time.monotonic())
-        except WorkerLost as lost:
-            raise WorkerLost(lost.reason, f"not ready: {lost.detail}") from None
-        if isinstance(first, Refused):
-            raise WorkerLost(Reason.CRASHED, first.message, is_final=True)
-        self.is_ready = True
+        if not self.is_ready:
+            try:
+                first = self.receive(_decode_first, self._ready_by - time.monotonic())
+            except WorkerLost as lost:
+                raise WorkerLost(lost.reason, f"not ready: {lost.detail}") from None
+            if isinstance(first, Refused):
+                raise WorkerLost(Reason.CRASHED, first.message, is_final=True)
+            self.is_ready = True
+        self._pump(timeout_s=0)  # it may have ended since
+        if self._received:
+            raise WorkerLost(Reason.CRASHED, "it wrote without being asked")
 
     def send(self, items: Sequence[Item], timeout_s: float) -> None:
         """Asks for one reply to each item, in order.

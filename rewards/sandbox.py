@@ -101,7 +101,8 @@ def _prctl(option: int, value: int) -> None:
 def _enter_nameless_directory() -> None:
     """Makes an empty directory without a name the current one; `/` where no directory can be made.
 
-    Nothing is left to clean up, even if the worker is killed.
+    Nothing is left to clean up, unless the worker is killed between these lines: then an empty
+    directory.
     """
     try:
         directory = tempfile.mkdtemp(prefix="sapo-worker-")

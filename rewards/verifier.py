@@ -332,12 +332,11 @@ class Verifier:
                     raise VerifierBroken("a verifier worker cannot be started: see the log")
                 worker = min(self._idle, key=lambda idle: idle.reluctance)
                 self._idle.remove(worker)
-            was_ready = worker.is_ready
             try:
                 worker.wait_ready()
             except WorkerLost as lost:
-                self._discard(worker, lost, "while idle" if was_ready else "while it started")
-                if not was_ready:
+                self._discard(worker, lost, "while idle" if worker.is_ready else "while it started")
+                if not worker.is_ready:
                     self._note_start_failure(worker, lost)
             else:
                 with self._lock:
@@ -349,25 +348,25 @@ class Verifier:
             self._idle.insert(0, worker)  # the next request finds its caches warm
 
     def _discard(self, worker: WorkerProcess, lost: WorkerLost, when: str) -> None:
-        """Kills a worker and starts the next spare."""
+        """Kills a worker and starts the next spare.
+
+        Raises:
+            VerifierClosed: close() was called, so it is probably that which ended the worker.
+        """
         worker.kill()
         with self._lock:
             self._alive.discard(worker)
-            if self._closed:
-                worker.close_pipes()
-                return
-            self._workers_lost += 1
+            if not self._closed:
+                self._workers_lost += 1
             if not lost.is_final:
                 self._start_missing()
-        if not lost.is_final:  # else the caller gets it as VerifierBroken
-            log.warning(
-                "a verifier worker was lost %s: %s, %s\n%s",
-                when,
-                lost.reason,
-                lost.detail,
-                worker.tail,
-            )
+            is_closed = self._closed
         worker.close_pipes()
+        if is_closed:
+            raise VerifierClosed("the verifier was closed")
+        if not lost.is_final:  # else the caller gets it as VerifierBroken
+            said = f"; it wrote:\n{worker.tail}" if worker.tail else ""
+            log.warning("lost a verifier worker %s: %s, %s%s", when, lost.reason, lost.detail, said)
 
     def _note_start_failure(self, worker: WorkerProcess, lost: WorkerLost) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ PROTOCOL_FDS = range(3, 10)
 
 
 class Honest:
-    """Correct is the index in digits. Parameters: `num_texts` it has, `fails`, index that `hangs`."""
+    """Correct is the index in digits. Parameters: `num_texts`, `fails`, the index that `hangs`."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
@@ -59,6 +60,11 @@ def _busy() -> bool:
     while time.process_time() < end:
         pass
     return True
+
+
+def _tell_parent_and_sleep() -> None:
+    os.kill(os.getppid(), signal.SIGUSR1)
+    time.sleep(3600)
 
 
 def _recurse() -> None:
@@ -130,8 +136,7 @@ def _write_to_every_fd(garbage: bytes) -> None:
 
 
 def _write_file() -> None:
-    with open("/tmp/sapo-test-must-not-be-written", "w") as file:
-        file.write("x")
+    os.write(os.memfd_create("file"), b"x")
 
 
 def _write_here() -> None:
@@ -142,6 +147,7 @@ def _write_here() -> None:
 ACTIONS = {
     "loop": _loop,
     "busy": _busy,
+    "tell and sleep": _tell_parent_and_sleep,
     "sleep": lambda: time.sleep(3600),
     "regex": lambda: bool(re.match(r"(a+)+$", "a" * 60 + "b")),
     "pow": lambda: 7 ** (10**9) == 0,

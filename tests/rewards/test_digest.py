@@ -40,8 +40,8 @@ def tasks_of(manifest: Path) -> list[TaskSpec]:
 
 def test_digests_agree_between_processes_and_with_the_manifests() -> None:
     """The other process has another hash seed and asks in another order: no task may care."""
-    shipped = [spec for manifest in MANIFESTS for spec in tasks_of(manifest)]
-    specs = [default(dataset) for dataset in sorted(ALLOWED)] + shipped
+    shipped = [(path.name, spec) for path in MANIFESTS for spec in tasks_of(path)]
+    specs = [default(dataset) for dataset in sorted(ALLOWED)] + [spec for _, spec in shipped]
     environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, "-c", IN_ANOTHER_PROCESS],
@@ -55,8 +55,9 @@ def test_digests_agree_between_processes_and_with_the_manifests() -> None:
     ours = [digest(build_task(spec)) for spec in specs]
     names = [f"{spec.name} {spec.params}" for spec in specs]
     assert dict(zip(names, theirs, strict=True)) == dict(zip(names, ours, strict=True))
-    current = dict(zip((spec.name for spec in shipped), ours[len(ALLOWED) :], strict=True))
-    assert {spec.name: spec.digest for spec in shipped} == current, "put these into the manifest"
+    written = {(path, spec.name): spec.digest for path, spec in shipped}
+    current = dict(zip(written, ours[len(ALLOWED) :], strict=True))
+    assert written == current, "put these digests into the manifests"
 
 
 def test_the_paper_manifest_has_the_nine_tasks() -> None:

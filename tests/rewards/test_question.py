@@ -26,7 +26,9 @@ def test_held_out_is_the_top_sixteenth_of_sha256_of_the_normalised_text() -> Non
         assert is_held_out(f"What is {i}?") == (first_byte >= 240)
 
 
-@pytest.mark.parametrize("variant", ["what is\t7?", "  What  is 7?\n", "WHAT IS 7?", "What is\u00a07?"])
+@pytest.mark.parametrize(
+    "variant", ["what is\t7?", "  What  is 7?\n", "WHAT IS 7?", "What is\u00a07?"]
+)
 def test_case_and_white_space_do_not_make_another_text(variant: str) -> None:
     assert normalise(variant) == normalise("What is 7?") == "what is 7?"
 
@@ -37,7 +39,9 @@ def test_only_an_answer_judged_correct_is_correct() -> None:
     assert not any(is_correct(Unscorable(reason)) for reason in Reason)
 
 
-@pytest.mark.parametrize("verdict", [Judged(True), Judged(False), Unscorable(Reason.DEADLINE, "5 s")])
+@pytest.mark.parametrize(
+    "verdict", [Judged(True), Judged(False), Unscorable(Reason.DEADLINE, "5 s")]
+)
 def test_a_verdict_survives_encoding(verdict: Verdict) -> None:
     encoded = msgspec.msgpack.encode(verdict)
     assert msgspec.msgpack.decode(encoded, type=Judged | Unscorable) == verdict

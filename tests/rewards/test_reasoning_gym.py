@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - look-alike signs are the point here
 """Every allowed data set: its own truth is right, anything around it and anything hostile is
 wrong, nothing runs, and a question depends on its address alone."""
 
@@ -73,7 +74,7 @@ def hostile(canary: Path) -> list[str]:
         f'f"{{{touch}}}"',
         f"().__class__.__base__.__subclasses__() or {touch}",
         f"Symbol('x'); {touch}",
-        f"P ∧ {touch}",  # noqa: RUF001
+        f"P ∧ {touch}",
         f"['1', {touch}]",
         f"0x1 + {touch}",
         f"cos({touch})\nbuiltins\n(S'touch {canary}'\ntR.",
@@ -96,8 +97,8 @@ def hostile(canary: Path) -> list[str]:
         "[" + "1, " * 5_000 + "1]",
         "(" * 7_000 + "P" + ")" * 7_000,
         "¬" * 8_000 + "P",
-        "P ∧ " * 4_000 + "P",  # noqa: RUF001
-        "2 × " * 4_000 + "2",  # noqa: RUF001
+        "P ∧ " * 4_000 + "P",
+        "2 × " * 4_000 + "2",
         "a, " * 5_000,
         "\\frac{" * 2_000 + "1" + "}" * 2_000,
         "$" * 16_000,
@@ -188,7 +189,7 @@ def test_tasks_of_one_data_set_have_questions_of_their_own() -> None:
 
 def test_seeds_are_spread_over_31_bits() -> None:
     seeds = {_seed("a", index, 0) for index in range(1000)}
-    assert len(seeds) > 990 and 0 <= min(seeds) and 2**30 < max(seeds) < 2**31
+    assert len(seeds) > 990 and min(seeds) >= 0 and 2**30 < max(seeds) < 2**31
     assert _seed("a", 0, 1) not in seeds
 
 
@@ -238,7 +239,7 @@ def test_a_spec_that_cannot_be_used_is_refused_with_its_reason(
     changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(TaskRefused, match="task ") as refusal:
-        build_task(spec("chain_sum", **changes))
+        build_task(spec(**({"dataset": "chain_sum"} | changes)))  # type: ignore[arg-type]
     assert message in str(refusal.value)
 
 

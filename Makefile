@@ -1,0 +1,42 @@
+# Every job of this repository. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format check bench wheel clean install
+
+BIN := .venv/bin
+CODE := node swarm rewards tests bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: ## train one node on this machine for some minutes and measure it
+	@./demo
+
+test: ## pass the tests (./test -k NAME for some of them)
+	@./test
+
+lint: install ## ruff, format, mypy, layers
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## rewrite the code as ruff formats it
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+check: lint ## lint, then the tests: what CI runs
+	@./test
+
+bench: install ## seconds and shares of one node-round
+	$(BIN)/python bench/round.py
+
+wheel: install ## build the wheel into dist/
+	rm -rf build
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .
+
+clean: ## remove what was built and measured, the environment stays
+	rm -rf build dist *.egg-info .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find node swarm rewards tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+install: ## what all of them need, into .venv
+	@sh deploy/install.sh --dev

@@ -1,0 +1,507 @@
+"""Learning is exactly the hand-written GRPO step, whatever the batch is made of."""
+
+import copy
+import random
+import socket
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from trl.trainer import utils as trl_utils
+
+from bench import grpo_by_hand
+from node.batch import Group
+from node.config import LearnConfig
+from node.learn import Learner, LearnerFailed, NonFiniteGradient, advantages
+
+VOCABULARY = 64
+EOS, PAD = 1, 2
+RATE = 2e-5
+TOLERANCE = 1e-6
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny_model(seed: int = 0) -> Qwen2ForCausalLM:
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=96,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    words = {f"w{index}": index for index in range(VOCABULARY)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="w0"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="w0", eos_token="w1", pad_token="w2"
+    )
+
+
+def make_group(rewards: Sequence[float], seed: int) -> Group:
+    """A group with these rewards; prompts of 3 to 9 tokens, answers of 1 to 12."""
+    draw = random.Random(seed)
+    prompt = tuple(draw.randrange(3, VOCABULARY) for _ in range(draw.randint(3, 9)))
+    answers = tuple(
+        (*(draw.randrange(3, VOCABULARY) for _ in range(draw.randint(0, 11))), EOS) for _ in rewards
+    )
+    return Group(prompt, answers, tuple(rewards))
+
+
+OWN = (
+    make_group([1, 0, 0, 0, 1, 0, 0, 0], 1),
+    make_group([0, 0, 0, 0, 0, 0, 0, 1], 2),
+    make_group([0] * 8, 3),
+)
+FOREIGN = (
+    make_group([1, 0, 0, 1, 0], 4),
+    make_group([0, 1, 0], 5),
+    make_group([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1], 6),
+)
+MIXED = (*OWN, *FOREIGN)
+BATCHES = (MIXED, FOREIGN, (OWN[1], FOREIGN[0]), OWN[:1], (FOREIGN[1],), MIXED[::-1])
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    """Starts learners on demand, and closes them."""
+    learners: list[Learner] = []
+
+    def build(
+        model: Qwen2ForCausalLM,
+        resume_from: Path | None = None,
+        temperature: float = 1.0,
+        **kw: Any,
+    ) -> Learner:
+        learner = Learner(
+            model,
+            tiny_tokenizer(),
+            LearnConfig(**({"learning_rate": RATE} | kw)),
+            max_answers=50,
+            max_answer_tokens=12,
+            temperature=temperature,
+            seed=2**40 + 3,
+            work_dir=tmp_path / "work",
+            resume_from=resume_from,
+        )
+        learners.append(learner)
+        return learner
+
+    yield build
+    for learner in learners:
+        learner.close()
+
+
+def by_hand(
+    model: torch.nn.Module,
+    batches: Sequence[Sequence[Group]],
+    rate: float = RATE,
+    **step: Any,
+) -> torch.nn.Module:
+    """The model after hand-written steps on the batches."""
+    parameters = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    for batch in batches:
+        grpo_by_hand.step(model, optimizer, batch, **step)
+    return model
+
+
+def distance(left: torch.nn.Module, right: torch.nn.Module) -> float:
+    pairs = zip(left.parameters(), right.parameters(), strict=True)
+    return max(float((a.detach() - b.detach()).abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("micro_batch", [64, 50, 7, 1])
+def test_a_mixed_batch_gives_the_hand_written_step_in_any_micro_batches(
+    start: Any, micro_batch: int
+) -> None:
+    model = tiny_model()
+    expected = by_hand(copy.deepcopy(model), [MIXED])
+    update = start(model, micro_batch_answers=micro_batch).learn(MIXED)
+    assert distance(model, expected) < TOLERANCE
+    assert update.skipped is None
+    assert update.step == 1
+    assert update.num_answers == 44
+    assert update.num_tokens == sum(len(ids) for group in MIXED for ids in group.answer_ids)
+
+
+def test_loss_and_gradient_norm_are_those_of_the_hand_written_step(start: Any) -> None:
+    model = tiny_model()
+    hand = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(hand.parameters(), lr=RATE)
+    loss, norm = grpo_by_hand.step(hand, optimizer, MIXED)
+    update = start(model, micro_batch_answers=20).learn(MIXED)
+    assert update.loss == pytest.approx(loss, abs=1e-5)
+    assert update.gradient_norm == pytest.approx(norm, rel=1e-4)
+
+
+def test_the_comparison_would_see_a_foreign_answer_masked_doubled_or_judged_by_another_mean(
+    start: Any,
+) -> None:
+    model = tiny_model()
+    before = copy.deepcopy(model)
+    start(model).learn(MIXED)
+    foreign_answer = 24  # the first answer of the first foreign group
+    for weight in (0.0, 2.0):
+        mask = torch.ones(44)
+        mask[foreign_answer] = weight
+        wrong = by_hand(copy.deepcopy(before), [MIXED], mask=mask)
+        assert distance(model, wrong) > 10 * TOLERANCE
+    right = [grpo_by_hand.normalised(group.rewards) for group in MIXED]
+    pooled = grpo_by_hand.normalised(MIXED[3].rewards + MIXED[1].rewards)
+    merged = [*right[:3], pooled[:5], *right[4:]]
+    wrong = by_hand(copy.deepcopy(before), [MIXED], advantages=merged)
+    assert distance(model, wrong) > 10 * TOLERANCE
+    assert distance(model, by_hand(before, [MIXED], advantages=right)) < TOLERANCE
+
+
+def test_steps_on_batches_of_changing_size_stay_with_the_hand_written_ones(start: Any) -> None:
+    model = tiny_model()
+    expected = by_hand(copy.deepcopy(model), BATCHES)
+    learner = start(model, micro_batch_answers=20)
+    updates = [learner.learn(batch) for batch in BATCHES]
+    assert [update.step for update in updates] == [1, 2, 3, 4, 5, 6]
+    assert {update.learning_rate for update in updates} == {RATE}
+    assert distance(model, expected) < 3 * TOLERANCE
+
+
+def test_several_iterations_clip_as_the_hand_written_steps_do(start: Any) -> None:
+    model = tiny_model()
+    expected = by_hand(copy.deepcopy(model), [MIXED, FOREIGN], rate=3e-3, num_iterations=3)
+    unclipped = by_hand(
+        copy.deepcopy(model), [MIXED, FOREIGN], 3e-3, num_iterations=3, epsilon=0.9, epsilon_high=9
+    )
+    learner = start(model, learning_rate=3e-3, num_iterations=3, micro_batch_answers=20)
+    first, second = learner.learn(MIXED), learner.learn(FOREIGN)
+    assert (first.step, second.step) == (3, 6)
+    assert 0 < first.clip_share < 1
+    assert distance(model, expected) < 1e-4
+    assert distance(model, unclipped) > 1e-3
+
+
+def test_the_sampling_temperature_is_that_of_the_log_probabilities(start: Any) -> None:
+    model = tiny_model()
+    before = copy.deepcopy(model)
+    start(model, temperature=0.7).learn(MIXED)
+    assert distance(model, by_hand(copy.deepcopy(before), [MIXED], temperature=0.7)) < TOLERANCE
+    assert distance(model, by_hand(before, [MIXED])) > 10 * TOLERANCE
+
+
+def test_a_kl_weight_pulls_towards_the_start(start: Any) -> None:
+    model = tiny_model()
+    reference = copy.deepcopy(model)
+    kl: dict[str, Any] = {"kl_weight": 0.5, "reference": reference, "rate": 1e-3}
+    expected = by_hand(copy.deepcopy(model), [MIXED, MIXED, OWN[2:]], **kl)
+    without = by_hand(copy.deepcopy(model), [MIXED, MIXED], rate=1e-3)
+    learner = start(model, kl_weight=0.5, learning_rate=1e-3, micro_batch_answers=20)
+    learner.learn(MIXED)
+    learner.learn(MIXED)
+    assert learner.learn(OWN[2:]).skipped is None, "it has the gradient of the KL term"
+    assert distance(model, expected) < 3e-5
+    assert distance(model, without) > 1e-4
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(start: Any) -> None:
+    model = tiny_model()
+    expected = by_hand(copy.deepcopy(model), [MIXED])
+    start(model, gradient_checkpointing=True).learn(MIXED)
+    assert distance(model, expected) < TOLERANCE
+
+
+def test_advantages_are_those_of_trl() -> None:
+    assert advantages([1, 0, 0, 0]) == pytest.approx([0.75 / 0.5001] + [-0.25 / 0.5001] * 3)
+    assert advantages([1, 1, 1]) == [0, 0, 0]
+    rewards = [0.3, 1.0, 0.0, 0.25, 0.3]
+    tensor = torch.tensor([rewards])
+    std = trl_utils.nanstd(tensor, dim=1)
+    expected = (tensor - tensor.mean()) / (std + 1e-4)
+    assert advantages(rewards) == pytest.approx(expected[0].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "reason"), [(OWN[2:], "no informative group"), ((), "empty")])
+def test_a_batch_without_a_lesson_moves_neither_weights_nor_momentum(
+    start: Any, batch: Sequence[Group], reason: str
+) -> None:
+    model = tiny_model()
+    learner = start(model, learning_rate=1e-3)
+    learner.learn(MIXED)
+    before = copy.deepcopy(model.state_dict())
+    update = learner.learn(batch)
+    assert reason in (update.skipped or "")
+    assert update.step == 1
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+    expected = by_hand(tiny_model(), [MIXED, FOREIGN], 1e-3)
+    learner.learn(FOREIGN)
+    assert distance(model, expected) < 1e-4
+
+
+def test_only_answers_with_an_advantage_are_computed_and_padded_to_the_longest(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    shapes: list[tuple[int, ...]] = []
+    scored: list[int] = []
+    model.model.embed_tokens.register_forward_pre_hook(
+        lambda _, inputs: shapes.append(tuple(inputs[0].shape))
+    )
+    score = trl_utils._ChunkedLogProbFunction.apply
+
+    def record(hidden: torch.Tensor, *rest: Any) -> Any:
+        scored.append(len(hidden))
+        return score(hidden, *rest)
+
+    monkeypatch.setattr(trl_utils._ChunkedLogProbFunction, "apply", record)
+    batch = (OWN[0], OWN[2], FOREIGN[1])
+    start(model).learn(batch)
+    kept = (OWN[0], FOREIGN[1])
+    longest_prompt = max(len(group.prompt_ids) for group in kept)
+    lengths = [len(ids) for group in kept for ids in group.answer_ids]
+    assert shapes == [(11, longest_prompt + max(lengths))]
+    assert scored == [sum(lengths)]
+
+
+GOOD = FOREIGN[1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        (Group(GOOD.prompt_ids, ((5, 1), (), (6,)), (1, 0, 0)), "answer 1 is empty"),
+        (Group((), GOOD.answer_ids, GOOD.rewards), "the prompt is empty"),
+        (Group(GOOD.prompt_ids, ((5,), (VOCABULARY,)), (1, 0)), "answer 1 .* outside"),
+        (Group((5, -1), ((5,), (6,)), (1, 0)), "the prompt .* outside"),
+        (Group(GOOD.prompt_ids, ((5,) * 13, (6,)), (1, 0)), "13 tokens, at most 12"),
+        (Group((5,) * 60, ((5,) * 5, (6,)), (1, 0)), "64 positions"),
+        (Group(GOOD.prompt_ids, ((5,), (6,)), (1,)), "2 answers, but 1 rewards"),
+        (Group(GOOD.prompt_ids, ((5,), (6,)), (1, float("nan"))), "not finite"),
+    ],
+)
+def test_a_malformed_group_is_refused_by_name_and_learning_goes_on(
+    start: Any, bad: Group, problem: str
+) -> None:
+    model = tiny_model()
+    before = copy.deepcopy(model)
+    learner = start(model)
+    with pytest.raises(ValueError, match=f"group 1 of the batch: .*{problem}"):
+        learner.learn((GOOD, bad))
+    assert distance(model, before) == 0
+    assert learner.learn((GOOD,)).step == 1
+
+
+def test_a_batch_beyond_the_limit_is_refused(start: Any) -> None:
+    with pytest.raises(ValueError, match="52 answers, at most 50"):
+        start(tiny_model()).learn((*MIXED, OWN[0]))
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_three_steps_saved_and_three_more_equal_six(
+    start: Any, tmp_path: Path, lora_rank: int
+) -> None:
+    settings = {"lora_rank": lora_rank, "learning_rate": 1e-3, "micro_batch_answers": 20}
+    through = start(tiny_model(), **settings)
+    for batch in BATCHES:
+        through.learn(batch)
+    first = start(tiny_model(), **settings)
+    for batch in BATCHES[:3]:
+        first.learn(batch)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    first.save(saved)
+    first.close()
+    # A full checkpoint replaces the weights; an adapter needs the start's.
+    second = start(tiny_model(seed=0 if lora_rank else 9), resume_from=saved, **settings)
+    assert second.step == 3
+    for batch in BATCHES[3:]:
+        second.learn(batch)
+    assert second.step == 6
+    assert distance(second.model, through.model) == 0
+
+
+def test_saving_does_not_disturb_what_follows(start: Any, tmp_path: Path) -> None:
+    model = tiny_model()
+    expected = by_hand(copy.deepcopy(model), [MIXED, FOREIGN])
+    learner = start(model)
+    learner.learn(MIXED)
+    learner.save(tmp_path)
+    learner.learn(FOREIGN)
+    assert distance(model, expected) < 3 * TOLERANCE
+
+
+def test_settings_of_today_win_over_those_of_the_checkpoint(start: Any, tmp_path: Path) -> None:
+    learner = start(tiny_model(), learning_rate=1e-3)
+    learner.learn(MIXED)
+    learner.save(tmp_path)
+    learner.close()
+    resumed = start(tiny_model(), resume_from=tmp_path, learning_rate=3e-4, weight_decay=0.1)
+    assert [resumed.learn(MIXED).learning_rate for _ in range(2)] == [3e-4, 3e-4]
+    groups = resumed._trainer.optimizer.param_groups
+    assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.1]
+
+
+def test_warmup_raises_the_rate_and_goes_on_after_a_restart(start: Any, tmp_path: Path) -> None:
+    settings = {"schedule": "constant_with_warmup", "warmup_steps": 4, "learning_rate": 1e-3}
+    learner = start(tiny_model(), **settings)
+    rates = [learner.learn(MIXED).learning_rate for _ in range(3)]
+    learner.save(tmp_path)
+    learner.close()
+    resumed = start(tiny_model(), resume_from=tmp_path, **settings)
+    rates += [resumed.learn(MIXED).learning_rate for _ in range(3)]
+    assert rates == pytest.approx([0, 2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+
+
+def test_an_adapter_step_is_the_hand_written_one_and_leaves_the_base_alone(
+    start: Any, tmp_path: Path
+) -> None:
+    model = tiny_model()
+    base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    hand = get_peft_model(
+        copy.deepcopy(model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+    )
+    learner = start(model, lora_rank=4)
+    hand.load_state_dict(learner.model.state_dict())
+    learner.learn(MIXED)
+    learner.learn(FOREIGN)
+    by_hand(hand, [MIXED, FOREIGN])
+    assert distance(learner.model, hand) < TOLERANCE
+    now = learner.model.state_dict()
+    for name, before in base.items():
+        wrapped = f"base_model.model.{name}"
+        if wrapped not in now:
+            stem, _, kind = wrapped.rpartition(".")
+            wrapped = f"{stem}.base_layer.{kind}"
+        assert torch.equal(now[wrapped], before), name
+    moved = {name for name, tensor in now.items() if "lora_B" in name and tensor.any()}
+    assert len(moved) == 2 * 7, "attention (4) and MLP (3) projections of both layers"
+    learner.save(tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 2 * 7
+    assert not any("lm_head" in name or "embed" in name for name in tensors)
+
+
+@pytest.mark.parametrize(
+    ("lora_rank", "weights"),
+    [
+        (0, {"config.json", "generation_config.json", "model.safetensors"}),
+        (4, {"adapter_config.json", "adapter_model.safetensors"}),
+    ],
+)
+def test_nothing_is_printed_sent_or_written_besides_the_checkpoint(
+    start: Any,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    lora_rank: int,
+    weights: set[str],
+) -> None:
+    asked: list[object] = []
+
+    def refuse(*address: object, **_: object) -> None:
+        asked.append(address)
+        raise OSError("no network in this test")
+
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    directory = tmp_path / "checkpoint"
+    directory.mkdir()
+    learner = start(tiny_model(), lora_rank=lora_rank)
+    learner.learn(MIXED)
+    learner.save(directory)
+    learner.close()
+    start(tiny_model(), resume_from=directory, lora_rank=lora_rank).learn(MIXED)
+    assert asked == []
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
+    assert list((tmp_path / "work").iterdir()) == []
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
+    trainer = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+    assert {path.name for path in directory.iterdir()} == weights | tokenizer | trainer
+
+
+def test_no_history_is_kept(start: Any) -> None:
+    learner = start(tiny_model())
+    for _ in range(3):
+        learner.learn(OWN[:1])
+    trainer = learner._trainer
+    assert trainer.state.log_history == []
+    assert trainer.steps == []
+    assert not trainer._metrics["train"]
+
+
+def test_a_gradient_that_is_not_finite_fails_loudly_and_leaves_the_weights(start: Any) -> None:
+    model = tiny_model()
+    learner = start(model)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(LearnerFailed, match="norm of the gradient is nan") as failure:
+        learner.learn(MIXED)
+    assert isinstance(failure.value.__cause__, NonFiniteGradient)
+    assert "_get_grad_norm" in "".join(traceback.format_exception(failure.value))
+    now = model.state_dict()
+    assert all(before[name].equal(now[name]) for name in now if not now[name].isnan().any())
+    for again in (lambda: learner.learn(MIXED), lambda: learner.save(Path("nowhere"))):
+        with pytest.raises(LearnerFailed):
+            again()
+    learner.close()
+
+
+def test_a_trainer_that_cannot_resume_says_so_at_once(start: Any, tmp_path: Path) -> None:
+    with pytest.raises(LearnerFailed, match="valid checkpoint"):
+        start(tiny_model(), resume_from=tmp_path)
+
+
+def test_a_checkpoint_of_another_kind_is_refused(start: Any, tmp_path: Path) -> None:
+    learner = start(tiny_model())
+    learner.save(tmp_path)
+    learner.close()
+    with pytest.raises(LearnerFailed, match="of another model"):
+        start(tiny_model(), resume_from=tmp_path, lora_rank=4)
+
+
+def test_a_save_that_fails_does_not_end_learning(start: Any, tmp_path: Path) -> None:
+    learner = start(tiny_model())
+    learner.learn(MIXED)
+    with pytest.raises(NotADirectoryError, match="nowhere"):
+        learner.save(tmp_path / "nowhere")
+    assert learner.learn(MIXED).step == 2
+
+
+def test_closing_ends_the_thread_and_may_be_repeated(start: Any) -> None:
+    before = set(threading.enumerate())
+    learner = start(tiny_model())
+    assert set(threading.enumerate()) - before
+    learner.learn(MIXED)
+    learner.close()
+    learner.close()
+    assert set(threading.enumerate()) == before
+    with pytest.raises(LearnerFailed):
+        learner.learn(MIXED)
