@@ -129,10 +129,12 @@ elapsed() { echo $(($(date +%s) - started)); }
 
 size() { du -sk "$venv" 2>/dev/null | awk '{ printf "%.1f GB", $1 / 1048576 }'; }
 
-# Every 10 s a line: seconds, size of .venv, the last line of the log. Ends with the installer.
+# Every 10 s a line: seconds, size of .venv, what pip does. Ends with the installer.
 report_progress() {
     while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-        printf '  [%4s s, %s] %.80s\n' "$(elapsed)" "$(size)" "$(tail -n 1 "$log" 2>/dev/null)"
+        doing=$(tail -n 200 "$log" 2>/dev/null | grep -E '^ *(Collec|Downloa|Build|Install)ing' |
+            tail -n 1)
+        printf '  [%4s s, %s] %.80s\n' "$(elapsed)" "$(size)" "${doing#"${doing%%[! ]*}"}"
     done
 }
 
@@ -150,7 +152,8 @@ watched() {
     return "$status"
 }
 
-pip_install() { watched "$vpython" -m pip install "$@"; }
+# --no-compile: Python compiles what it imports; compiling all takes longer than the download.
+pip_install() { watched "$vpython" -m pip install "$@" --no-compile; }
 
 fail() {
     if [ ! -t 1 ]; then

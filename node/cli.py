@@ -203,3 +203,7 @@ def main() -> NoReturn:
         errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False)
         sys.exit(EXIT_BROKEN)
     sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

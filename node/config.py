@@ -33,7 +33,8 @@ class PolicyConfig(_Section):
     revision: str | None = None
     """Commit or tag of a hub model."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the trained weights and of generation."""
+    """Of generation and of the arithmetic of updates. Trained weights are always float32: in
+    bfloat16 small steps would be rounded away."""
     trust_remote_code: bool = False
     """Runs Python from the model's repository on this machine. Leave it off."""
 

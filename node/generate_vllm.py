@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from node.generate import Completion, GenerationFailed, Sampling, check_request, stream_seed
 from node.weight_sync import WeightSyncExtension, merged_weights, weights_file
@@ -96,8 +96,13 @@ class VllmGenerator:
 
     In this process torch.set_num_threads has no effect once a CPU engine has started (vLLM
     replaces it), and torch.distributed is initialised with one rank.
+    One engine at a time in this process: vLLM's groups of ranks are the process's, and closing one
+    engine would break another.
     Not covered: tensor parallelism, and several ranks of one trainer with an engine each.
     """
+
+    _in_this_process: ClassVar["VllmGenerator | None"] = None
+    """The generator whose engine runs in this process."""
 
     def __init__(
         self,
@@ -219,6 +224,10 @@ class VllmGenerator:
         from vllm import LLM
         from vllm.platforms import current_platform
 
+        if not self._own_process:
+            if VllmGenerator._in_this_process is not None:
+                raise RuntimeError("this process runs another vLLM engine; close that one first")
+            VllmGenerator._in_this_process = self
         # Read by vLLM at every start, and another generator may have set it since.
         prepare_environment(self._own_process)
         on_cpu, on_gpu = self._device_options
@@ -227,20 +236,19 @@ class VllmGenerator:
             self._llm = LLM(**self._options, **device_options)
 
     def _stop(self) -> None:
-        if self._llm is None:
-            return
-        from vllm.distributed import cleanup_dist_env_and_memory
-
         llm, self._llm = self._llm, None
-        try:
-            llm.llm_engine.engine_core.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
-        except Exception:  # a dead engine may not even end well, and we only want it gone
-            logger.exception("vLLM's engine did not shut down cleanly")
-        del llm
-        if self._own_process:
-            gc.collect()
-        else:
+        if llm is not None:
+            try:
+                llm.llm_engine.engine_core.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
+            except Exception:  # a dead engine may not even end well, and we only want it gone
+                logger.exception("vLLM's engine did not shut down cleanly")
+            del llm
+        gc.collect()
+        if VllmGenerator._in_this_process is self:
+            from vllm.distributed import cleanup_dist_env_and_memory
+
             cleanup_dist_env_and_memory()
+            VllmGenerator._in_this_process = None
 
     def _run(self, requests: list[Any], params: list[Any]) -> list[Any]:
         """vLLM's outputs, in the order of the requests."""

@@ -15,8 +15,8 @@ TRL has a loss called "sapo". It is an unrelated method and is never used here.
 
 Not covered: more than one GPU. That would be a `torchrun` group in which every rank runs this
 file's thread and `_Trainer.wait_for_batch` broadcasts rank 0's rows before it returns.
-Not covered: fp32 copies of bf16 weights. All weights are trained in their own dtype, and small
-steps on bf16 ones are rounded away; LoRA's are fp32 always.
+Weights are trained in their own dtype: give float32 ones, since small steps on bfloat16 ones are
+rounded away. `bf16` sets the arithmetic of forward and backward alone.
 """
 
 import copy
@@ -125,6 +125,7 @@ class Learner:
         temperature: float,
         seed: int,
         work_dir: Path,
+        bf16: bool = False,
         resume_from: Path | None = None,
     ) -> None:
         """Takes the model over and returns when the trainer waits for its first batch.
@@ -139,6 +140,7 @@ class Learner:
             seed: of the adapter's start. Seeds the process's global random
                 generators (python, numpy, torch), and resuming restores them.
             work_dir: TRL's output directory; created, and left empty.
+            bf16: forward and backward in bfloat16 (autocast); weights stay as they are.
             resume_from: a directory that `save` filled. Settings of `config` win over those that
                 were in force when it was saved. Weights are read as safetensors; the state of
                 optimizer, scheduler and random generators by torch.load with weights_only=True,
@@ -149,9 +151,15 @@ class Learner:
         """
         self._limits = _Limits.of(model, max_answers, max_answer_tokens)
         self._uses_kl = config.kl_weight > 0
-        self._trainer = _build_trainer(
-            model, tokenizer, config, max_answers, temperature, seed, work_dir
+        settings = _trl_config(
+            config,
+            max_answers,
+            temperature=temperature,
+            seed=seed % 2**32,
+            output_dir=str(work_dir),
+            bf16=bf16,
         )
+        self._trainer = _build_trainer(model, tokenizer, config, settings)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(
             target=self._train, args=(resume_from,), name="trl-trainer", daemon=True
@@ -312,13 +320,8 @@ def _build_trainer(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     config: LearnConfig,
-    max_answers: int,
-    temperature: float,
-    seed: int,
-    work_dir: Path,
+    settings: GRPOConfig,
 ) -> "_Trainer":
-    micro_batch = min(config.micro_batch_answers, max_answers)
-    num_micro_batches = math.ceil(max_answers / micro_batch)
     # The reference of the KL term is the start as it was given, not what TRL would load again by
     # the model's name. With LoRA it is the model with its adapter switched off.
     reference = copy.deepcopy(model) if config.kl_weight > 0 and not config.lora_rank else None
@@ -328,9 +331,7 @@ def _build_trainer(
         trainer = _Trainer(
             model=model,
             processing_class=tokenizer,
-            args=_trl_config(
-                config, micro_batch, num_micro_batches, temperature, seed % 2**32, work_dir
-            ),
+            args=settings,
             train_dataset=IterableDataset.from_generator(_clock),
             reward_funcs=[_no_reward],
             rollout_func=_rollout,
@@ -338,28 +339,22 @@ def _build_trainer(
         )
     trainer.beta = config.kl_weight
     if reference is not None:
-        trl_utils.add_fused_lm_head(reference, temperature=temperature)
+        trl_utils.add_fused_lm_head(reference, temperature=settings.temperature)
         trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
     return trainer
 
 
-def _trl_config(
-    config: LearnConfig,
-    micro_batch: int,
-    num_micro_batches: int,
-    temperature: float,
-    seed: int,
-    work_dir: Path,
-) -> Any:
+def _trl_config(config: LearnConfig, max_answers: int, **run: Any) -> GRPOConfig:
+    micro_batch = min(config.micro_batch_answers, max_answers)
+    num_micro_batches = math.ceil(max_answers / micro_batch)
     return GRPOConfig(
-        output_dir=str(work_dir),
+        **run,
         loss_type="dapo",
         beta=0.0,  # set in _build_trainer: here it would make TRL load a reference model
         use_bias_correction_kl=False,  # the KL estimate of the GRPO paper
         epsilon=config.epsilon,
         epsilon_high=config.epsilon_high,
         num_iterations=config.num_iterations,
-        temperature=temperature,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=num_micro_batches,
         num_generations=micro_batch * num_micro_batches,
@@ -370,9 +365,7 @@ def _trl_config(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         max_steps=10**12,
-        bf16=False,  # no autocast: the weights' own dtype
         gradient_checkpointing=config.gradient_checkpointing,
-        seed=seed,
         ignore_data_skip=True,
         shuffle_dataset=False,
         dataloader_pin_memory=False,

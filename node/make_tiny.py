@@ -108,7 +108,9 @@ class TinyReport:
             statistics.fmean(getattr(one, name) for one in self.tasks)
             for name in ("sampled", "greedy", "finished", "mixed")
         ]
-        lines.append(f"{'mean':24} {means[0]:6.1%}          {means[1]:6.1%}  {means[2]:8.1%}  {means[3]:6.1%}")
+        lines.append(
+            f"{'mean':24} {means[0]:6.1%}          {means[1]:6.1%}  {means[2]:8.1%}  {means[3]:6.1%}"
+        )
         return "\n".join(lines)
 
 
@@ -189,9 +191,7 @@ def _config(vocabulary: int, recipe: Recipe) -> Qwen2Config:
     )
 
 
-def _draw(
-    task: Task, count: int, rng: random.Random, held_out: bool = False
-) -> list[Expansion]:
+def _draw(task: Task, count: int, rng: random.Random, held_out: bool = False) -> list[Expansion]:
     """Questions to train on (texts may repeat), or held-out ones of distinct texts."""
     drawn: list[Expansion] = []
     texts: set[str] = set()
@@ -237,12 +237,19 @@ def _teach(
         optimizer.step()
         losses.append(loss.item())
         if step % recipe.probe_every == 0:
-            probes = [rng.sample(drawn, min(len(drawn), recipe.probe_questions)) for drawn in corpus]
-            share = _probe(model, tokenizer, tasks, probes, manifest.rules.max_new_tokens, share, step)
+            probes = [
+                rng.sample(drawn, min(len(drawn), recipe.probe_questions)) for drawn in corpus
+            ]
+            share = _probe(
+                model, tokenizer, tasks, probes, manifest.rules.max_new_tokens, share, step
+            )
             progress(
                 f"step {step}/{recipe.steps}, {time.monotonic() - start:.0f} s, loss "
-                f"{statistics.fmean(losses[-recipe.probe_every:]):.3f}, correct "
-                + " ".join(f"{task.spec.name[:8]} {one:.0%}" for task, one in zip(tasks, share, strict=True))
+                f"{statistics.fmean(losses[-recipe.probe_every :]):.3f}, correct "
+                + " ".join(
+                    f"{task.spec.name[:8]} {one:.0%}"
+                    for task, one in zip(tasks, share, strict=True)
+                )
             )
             if all(one >= recipe.target for one in share):
                 return step
@@ -264,7 +271,11 @@ def _probe(model, tokenizer, tasks, probes, max_new_tokens, share, step):
     for task, questions in zip(tasks, probes, strict=True):
         prompts = [prompt_ids(tokenizer, one.text) for one in questions]
         answers = sample(model, prompts, max_new_tokens, generator)
-        fresh.append(statistics.fmean(_judge(task, one, a, tokenizer) for one, a in zip(questions, answers, strict=True)))
+        fresh.append(
+            statistics.fmean(
+                _judge(task, one, a, tokenizer) for one, a in zip(questions, answers, strict=True)
+            )
+        )
     return [0.5 * a + 0.5 * b for a, b in zip(share, fresh, strict=True)]
 
 
@@ -313,7 +324,11 @@ def sample(
     done = torch.zeros(len(prompts), dtype=torch.bool)
     for _ in range(max_new_tokens):
         logits = model(
-            ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+            ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            logits_to_keep=1,
         ).logits[:, -1]
         if generator is None:
             ids = logits.argmax(-1, keepdim=True)
@@ -349,10 +364,18 @@ def examine(model, tokenizer, tasks, exams, max_new_tokens, seed) -> tuple[TaskF
                 group.append(_judge(task, one, answer, tokenizer))
         shares = [statistics.fmean(group) for group in groups]
         greedy = sample(model, prompts, max_new_tokens, None)
-        figures.append(TaskFigures(
-            task=task.spec.name, sampled=statistics.fmean(shares),
-            standard_error=statistics.stdev(shares) / math.sqrt(len(shares)),
-            greedy=statistics.fmean(_judge(task, one, a, tokenizer) for one, a in zip(questions, greedy, strict=True)),
-            finished=finished / 8 / len(questions),
-            mixed=statistics.fmean(0 < share < 1 for share in shares), questions=len(questions)))
+        figures.append(
+            TaskFigures(
+                task=task.spec.name,
+                sampled=statistics.fmean(shares),
+                standard_error=statistics.stdev(shares) / math.sqrt(len(shares)),
+                greedy=statistics.fmean(
+                    _judge(task, one, a, tokenizer)
+                    for one, a in zip(questions, greedy, strict=True)
+                ),
+                finished=finished / 8 / len(questions),
+                mixed=statistics.fmean(0 < share < 1 for share in shares),
+                questions=len(questions),
+            )
+        )
     return tuple(figures)

@@ -55,10 +55,10 @@ def _fetch(config: PolicyConfig) -> Path:
 
 
 def load_model(directory: Path, config: PolicyConfig) -> "PreTrainedModel":
-    """The causal language model in `directory`, on the GPU where there is one."""
+    """The causal language model in `directory` as float32, on the GPU where there is one."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         directory,
-        dtype=getattr(torch, config.dtype),
+        dtype=torch.float32,
         use_safetensors=True,
         trust_remote_code=config.trust_remote_code,
         local_files_only=True,

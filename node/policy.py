@@ -99,9 +99,7 @@ class LanguagePolicy:
             for question, answers in zip(questions, completions, strict=True)
         ]
 
-    def _generate(
-        self, prompts: list[tuple[int, ...]], seeds: list[int]
-    ) -> list[list[Completion]]:
+    def _generate(self, prompts: list[tuple[int, ...]], seeds: list[int]) -> list[list[Completion]]:
         """Completions of the engine; one that died is started anew, once."""
         try:
             return self.generator.generate(prompts, seeds, self.sampling)

@@ -6,6 +6,7 @@ vLLM imports this file in its worker process; so it imports neither vLLM nor the
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 SHARED_MEMORY = Path("/dev/shm")
+FILE_PREFIX = "sapo-weights-"
+LEFTOVER_AGE_S = 600
+"""A file this old was left by a process that was killed: no sync takes as long."""
 
 
 class WeightSyncExtension:
@@ -111,14 +115,23 @@ def weights_file(weights: dict[str, torch.Tensor]) -> Iterator[Path]:
     """
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     place = SHARED_MEMORY if _free_bytes(SHARED_MEMORY) > num_bytes + (1 << 20) else None
-    descriptor, name = tempfile.mkstemp(prefix="sapo-weights-", suffix=".safetensors", dir=place)
+    prefix = f"{FILE_PREFIX}{os.getpid()}-"
+    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".safetensors", dir=place)
     os.close(descriptor)
     path = Path(name)
+    _remove_leftovers(path.parent)
     try:
         save_file({key: tensor.contiguous().cpu() for key, tensor in weights.items()}, path)
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _remove_leftovers(directory: Path) -> None:
+    for path in directory.glob(f"{FILE_PREFIX}*.safetensors"):
+        with contextlib.suppress(OSError):  # another node was quicker, or it is another user's
+            if time.time() - path.stat().st_mtime > LEFTOVER_AGE_S:
+                path.unlink()
 
 
 def _free_bytes(directory: Path) -> int:

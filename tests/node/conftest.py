@@ -1,11 +1,13 @@
 """Tiny random models, written once per test run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from node.generate_vllm import VllmGenerator
 
 EOS = 1
 PAD = 0
@@ -47,3 +49,32 @@ def tied_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def untied_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_model(tmp_path_factory.mktemp("untied"), tied=False)
+
+
+class VllmEngine:
+    """The one vLLM engine that runs in this process; another is started where it must differ."""
+
+    def __init__(self) -> None:
+        self.generator: VllmGenerator | None = None
+        self.wanted: tuple[Path, str] | None = None
+
+    def __call__(self, model_dir: Path, dtype: str = "float32") -> VllmGenerator:
+        if self.generator is None or self.wanted != (model_dir, dtype):
+            self.close()
+            self.generator = VllmGenerator(
+                model_dir, eos_token_ids=[EOS], dtype=dtype, max_len=128, kv_cache_gib=0.05
+            )
+            self.wanted = model_dir, dtype
+        return self.generator
+
+    def close(self) -> None:
+        if self.generator is not None:
+            self.generator.close()
+        self.generator = None
+
+
+@pytest.fixture(scope="module")
+def vllm_engine() -> Iterator[VllmEngine]:
+    engine = VllmEngine()
+    yield engine
+    engine.close()

@@ -1,6 +1,7 @@
 """The trainer's weights in vLLM: right after a sync, and shown to need each of its steps."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,17 +43,9 @@ def with_lora(model: torch.nn.Module) -> torch.nn.Module:
     return adapted
 
 
-def start(model_dir: Path, dtype: str = "float32") -> VllmGenerator:
-    return VllmGenerator(
-        model_dir, eos_token_ids=[EOS], dtype=dtype, max_len=128, kv_cache_gib=0.05
-    )
-
-
-@pytest.fixture(scope="module")
-def tied_engine(tied_model_dir: Path) -> Iterator[VllmGenerator]:
-    generator = start(tied_model_dir)
-    yield generator
-    generator.close()
+@pytest.fixture
+def tied_engine(vllm_engine: Callable[..., VllmGenerator], tied_model_dir: Path) -> VllmGenerator:
+    return vllm_engine(tied_model_dir)
 
 
 # -- what is sent
@@ -104,6 +97,19 @@ def test_the_weights_file_is_gone_afterwards_even_after_an_error(tied_model_dir:
     assert not path.exists()
 
 
+def test_a_file_that_a_killed_process_left_is_removed(
+    tied_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node.weight_sync, "SHARED_MEMORY", tmp_path)
+    old, fresh = (tmp_path / f"sapo-weights-{name}.safetensors" for name in ("1-old", "2-fresh"))
+    for path in (old, fresh):
+        path.touch()
+    os.utime(old, (0, 0))
+    with weights_file(merged_weights(load(tied_model_dir))) as path:
+        assert path.parent == tmp_path
+    assert list(tmp_path.iterdir()) == [fresh]
+
+
 def test_without_shared_memory_the_weights_go_to_the_temporary_directory(
     tied_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,19 +134,6 @@ def test_changed_weights_of_a_tied_model_arrive(
             check_probe(tied_engine, model, PROBE)
         tied_engine.sync(model)
         assert check_probe(tied_engine, model, PROBE) < 1e-4
-
-
-@pytest.mark.vllm
-def test_changed_weights_of_an_untied_model_arrive(untied_model_dir: Path) -> None:
-    generator = start(untied_model_dir)
-    try:
-        model = load(untied_model_dir)
-        assert check_probe(generator, model, PROBE) < 1e-4
-        change(model)
-        generator.sync(model)
-        assert check_probe(generator, model, PROBE) < 1e-4
-    finally:
-        generator.close()
 
 
 @pytest.mark.vllm
@@ -218,30 +211,40 @@ def test_a_failed_reload_is_mended_by_a_new_engine(
 
 
 @pytest.mark.vllm
-def test_weights_that_no_engine_takes_are_an_error(
-    tied_engine: VllmGenerator, untied_model_dir: Path
+def test_weights_that_no_engine_takes_are_an_error_and_good_ones_end_it(
+    tied_engine: VllmGenerator, tied_model_dir: Path
 ) -> None:
-    class Other(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.unheard_of = torch.nn.Linear(3, 3)
-
     with pytest.raises(GenerationFailed, match="not even when new"):
-        tied_engine.sync(Other())
+        tied_engine.sync(torch.nn.ModuleDict({"unheard_of": torch.nn.Linear(3, 3)}))
     with pytest.raises(GenerationFailed, match="closed"):
         tied_engine.generate([PROBE], [1], Sampling(1, 1))
+    model = load(tied_model_dir)
+    tied_engine.sync(model)
+    assert check_probe(tied_engine, model, PROBE) < 1e-4
 
 
 @pytest.mark.vllm
-def test_bfloat16_weights_arrive(tied_model_dir: Path) -> None:
-    generator = start(tied_model_dir, "bfloat16")
-    try:
-        model = load(tied_model_dir, torch.bfloat16)
-        assert check_probe(generator, model, PROBE) < 0.15
-        change(model)
-        with pytest.raises(ProbeMismatch):
-            check_probe(generator, model, PROBE)
-        generator.sync(model)
-        assert check_probe(generator, model, PROBE) < 0.15
-    finally:
-        generator.close()
+def test_changed_weights_of_an_untied_model_arrive(
+    vllm_engine: Callable[..., VllmGenerator], untied_model_dir: Path
+) -> None:
+    generator, model = vllm_engine(untied_model_dir), load(untied_model_dir)
+    assert check_probe(generator, model, PROBE) < 1e-4
+    change(model)
+    with pytest.raises(ProbeMismatch):
+        check_probe(generator, model, PROBE)
+    generator.sync(model)
+    assert check_probe(generator, model, PROBE) < 1e-4
+
+
+@pytest.mark.vllm
+def test_bfloat16_weights_arrive(
+    vllm_engine: Callable[..., VllmGenerator], tied_model_dir: Path
+) -> None:
+    generator = vllm_engine(tied_model_dir, "bfloat16")
+    model = load(tied_model_dir, torch.bfloat16)
+    assert check_probe(generator, model, PROBE) < 0.15
+    change(model)
+    with pytest.raises(ProbeMismatch):
+        check_probe(generator, model, PROBE)
+    generator.sync(model)
+    assert check_probe(generator, model, PROBE) < 0.15
