@@ -217,7 +217,7 @@ def _start_engine(
             if wanted != "auto":
                 raise
             status.engine_warning = f"vLLM is not in use: {error}"
-            logger.warning("%s; generating with transformers: slower", status.engine_warning)
+            logger.warning("%s; generating with transformers", status.engine_warning)
     return TransformersGenerator(
         engine.learner.model,
         engine.eos_token_ids,

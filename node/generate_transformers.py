@@ -1,4 +1,4 @@
-"""Generation with the trainer's own model object: slower than vLLM, nothing to install or sync."""
+"""Generation with the trainer's own model object: nothing to install, and nothing to sync."""
 
 from collections.abc import Sequence
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CPU_BLOCK_SIZE = 32
-"""Tokens per block of the cache: the least that vLLM's CPU attention takes. Its default of 128 is
-half as fast for short answers, and prompts below 128 tokens would share nothing."""
+"""Tokens per block of the cache: the least that vLLM's CPU attention takes. Its default of 128 took
+0.5 s where 32 took 0.35, and prompts below 128 tokens would share nothing."""
 
 SHUTDOWN_TIMEOUT_S = 10.0
 """For the engine's own processes to end before they are killed."""
@@ -234,6 +234,8 @@ class VllmGenerator:
         device_options = on_cpu if current_platform.is_cpu() else on_gpu
         with _kept_random_state():
             self._llm = LLM(**self._options, **device_options)
+        if self._own_process:
+            self._llm.collective_rpc("end_with_trainer", args=(os.getpid(),))
 
     def _stop(self) -> None:
         llm, self._llm = self._llm, None

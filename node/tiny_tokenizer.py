@@ -1,18 +1,21 @@
 """The embedded policy's tokenizer: bytes, and the words and phrases that its tasks repeat.
 
-Byte-level, so any Unicode text is encoded and comes back exactly. A token is a special token, a
-byte, or a whole piece: a word or a fixed phrase of the tasks ("Spell this word backward (example:
-sun -> nus):"). There are no merges: a piece that is not in the vocabulary falls apart into bytes.
-So questions are short, every digit is a token of its own, and the letters of a rare word, which
-some tasks ask to be turned around, stay letters. Merges would have glued them.
+Its vocabulary is 3 special tokens, 256 bytes, and added tokens for whole words and fixed phrases
+of the tasks ("Spell this word backward (example: sun -> nus): "). There are no merges. So questions
+are short, every digit is a token of its own, and the letters of a rare word, which some tasks ask
+to be turned around, stay letters; merges would have glued them.
+
+Any Unicode text is encoded and comes back in its normal form C. That, and that pieces are added
+tokens, is because transformers 5 gives every model of type qwen2 the class Qwen2Tokenizer, which
+puts its own normaliser and pre-tokeniser in the place of those in tokenizer.json, silently.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Regex, pre_tokenizers
+from transformers import Qwen2Tokenizer
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (PAD, START, END)
@@ -37,56 +40,32 @@ _MIN_FOLLOWS, _MIN_PRECEDES = 0.4, 0.1
 occurrences, and the first precedes the second in that share."""
 
 
-def train_tokenizer(texts: Iterable[tuple[Sequence[str], Sequence[str]]]) -> "Tiny":
-    """The tokenizer for tasks given as (questions, answers), one pair of lists per task.
+def train_tokenizer(texts: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Qwen2Tokenizer:
+    """The tokenizer for tasks given as (questions, answers), one pair of sequences per task.
 
     The same texts give the same tokenizer.
     """
-    words: Counter[str] = Counter()
-    phrases = Counter({"user\n": 1, "assistant\n": 1})
+    pieces = {"user\n", "assistant\n"}
     for questions, answers in texts:
         split = [_words(text) for text in questions]
-        words.update(_frequent_words([*split, *map(_words, answers)], len(split)))
-        phrases.update(_frequent_phrases(split))
-    # longest first: the regular expression takes the first alternative that matches
-    ordered = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
-    # a phrase may end with the space of the next word, so each word is there with and without
-    bare = sorted({form for word in words for form in (word, word.strip())})
-    return _assemble(ordered, [word for word in bare if len(word.encode()) > 1])
-
-
-Tiny = PreTrainedTokenizerFast
-
-
-def _assemble(phrases: Sequence[str], words: Sequence[str]) -> Tiny:
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    pieces = [to_bytes.pre_tokenize_str(piece)[0][0] for piece in (*phrases, *words)]
-    tokens = dict.fromkeys([*SPECIAL_TOKENS, *sorted(to_bytes.alphabet()), *pieces])
-    model = models.BPE(
-        vocab={token: number for number, token in enumerate(tokens)}, merges=[], ignore_merges=True
-    )
-    tokenizer = Tokenizer(model)
-    pattern = "|".join([*map(_escape, phrases), _WORD])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), to_bytes]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        pieces |= _frequent_words([*split, *map(_words, answers)], len(split))
+        pieces |= _frequent_phrases(split)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: number for number, token in enumerate([*SPECIAL_TOKENS, *alphabet])},
+        merges=[],
         eos_token=END,
         pad_token=PAD,
         model_max_length=MAX_CONTEXT_TOKENS,
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
-
-
-def _escape(text: str) -> str:
-    """The text as a regular expression of Oniguruma, which reads "\\ " otherwise than Python."""
-    return re.sub(r"([.*+?^${}()|\[\]\\])", r"\\\1", text).replace("\n", "\\n")
+    tokenizer.add_tokens([AddedToken(START, special=True, normalized=False)], special_tokens=True)
+    tokenizer.add_tokens(
+        # a word counts only where no letter stands beside it; of several pieces the longest counts
+        [AddedToken(one, single_word=one.isalpha(), normalized=False) for one in sorted(pieces)]
+    )
+    return tokenizer
 
 
 _splitter = pre_tokenizers.Split(Regex(_WORD), "isolated")
@@ -96,15 +75,16 @@ def _words(text: str) -> list[str]:
     return [word for word, _ in _splitter.pre_tokenize_str(text)]
 
 
-def _frequent_words(texts: Sequence[Sequence[str]], num_questions: int) -> Counter[str]:
+def _frequent_words(texts: Sequence[Sequence[str]], num_questions: int) -> set[str]:
     counts = Counter(word for text in texts for word in set(text))
-    return Counter({w: k for w, k in counts.items() if k >= _MIN_SHARE * num_questions})
+    frequent = {word.strip() for word, k in counts.items() if k >= _MIN_SHARE * num_questions}
+    return {word for word in frequent if len(word) > 1}
 
 
-def _frequent_phrases(texts: Sequence[Sequence[str]]) -> Counter[str]:
-    """Chains of words that nearly always come together, without digits, by how often they occur."""
+def _frequent_phrases(texts: Sequence[Sequence[str]]) -> set[str]:
+    """Chains of words that nearly always come together, without digits."""
     single = Counter(word for text in texts for word in text)
-    pairs = Counter(pair for text in texts for pair in zip(text, text[1:], strict=False))
+    pairs = Counter(pair for text in texts for pair in pairwise(text))
     tight = {
         (first, second)
         for (first, second), count in pairs.items()
@@ -123,4 +103,4 @@ def _frequent_phrases(texts: Sequence[Sequence[str]]) -> Counter[str]:
                 chain = []
             chain.append(word)
         chains["".join(chain)] += len(chain) > 1
-    return Counter({c: k for c, k in chains.items() if k >= _MIN_SHARE * len(texts)})
+    return {chain for chain, k in chains.items() if k >= _MIN_SHARE * len(texts)}

@@ -5,7 +5,10 @@ vLLM imports this file in its worker process; so it imports neither vLLM nor the
 
 import contextlib
 import os
+import select
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +37,28 @@ class WeightSyncExtension:
     def sync_file(self, path: str) -> None:
         """Takes weights from a safetensors file that another process wrote."""
         self.sync_tensors(load_file(path))
+
+    def end_with_trainer(self, trainer_pid: int) -> None:
+        """Ends this process and vLLM's engine when the trainer is gone, even if by kill -9.
+
+        vLLM's own would live on for ever. Linux only; a trainer that is killed while its engine
+        starts (15 s) still leaves it behind.
+        """
+        watch = threading.Thread(target=end_with, args=(trainer_pid,), daemon=True)
+        watch.start()
+
+
+def end_with(trainer_pid: int) -> None:
+    """Waits for the end of the trainer, then kills this process, and its parent if that is not
+    the trainer itself but vLLM's engine between the two."""
+    if not hasattr(os, "pidfd_open"):
+        return
+    engine_pid = os.getppid()
+    with contextlib.suppress(ProcessLookupError):  # gone already
+        select.select([os.pidfd_open(trainer_pid)], [], [])
+    if os.getppid() == engine_pid != trainer_pid:  # else it has ended, and its number is free
+        os.kill(engine_pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _repack_embeddings(model: torch.nn.Module) -> None:

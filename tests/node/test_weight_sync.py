@@ -1,9 +1,13 @@
 """The trainer's weights in vLLM: right after a sync, and shown to need each of its steps."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -117,6 +121,33 @@ def test_without_shared_memory_the_weights_go_to_the_temporary_directory(
     monkeypatch.setattr(node.weight_sync.tempfile, "tempdir", str(tmp_path))
     with weights_file(merged_weights(load(tied_model_dir))) as path:
         assert path.parent == tmp_path
+
+
+# -- what ends with the trainer
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux only")
+def test_engine_and_worker_end_when_the_trainer_is_killed() -> None:
+    trainer = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    worker = "import sys; from node.weight_sync import end_with; end_with(int(sys.argv[1]))"
+    engine = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys, time\n"
+            f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}, {str(trainer.pid)!r}])\n"
+            "print(worker.pid, flush=True)\n"
+            "time.sleep(600)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert engine.stdout is not None
+    watching = psutil.Process(int(engine.stdout.readline()))
+    assert engine.poll() is None and watching.is_running()
+    trainer.kill()
+    assert engine.wait(timeout=60) == -signal.SIGKILL
+    assert psutil.wait_procs([watching], timeout=60)[1] == []
 
 
 # -- what vLLM computes with them
