@@ -1,5 +1,6 @@
 """Rollouts with their verdicts, groups to learn from, and how a batch is mixed."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,44 @@ class Group:
     def is_informative(self) -> bool:
         """Whether the rewards differ, so that some advantage is not zero."""
         return len(set(self.rewards)) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What a batch may hold; beyond it TRL or the model would crash in the middle of a step."""
+
+    max_answers: int
+    max_answer_tokens: int
+    max_positions: int
+    vocab_size: int
+
+    def check(self, batch: Sequence[Group]) -> None:
+        """Raises ValueError with the index of the first group that breaks a limit."""
+        num_answers = sum(len(group.answer_ids) for group in batch)
+        if num_answers > self.max_answers:
+            raise ValueError(f"a batch of {num_answers} answers, at most {self.max_answers}")
+        for index, group in enumerate(batch):
+            if problem := self._problem(group):
+                raise ValueError(f"group {index} of the batch: {problem}")
+
+    def _problem(self, group: Group) -> str | None:
+        if len(group.rewards) != len(group.answer_ids):
+            return f"{len(group.answer_ids)} answers, but {len(group.rewards)} rewards"
+        if not all(math.isfinite(reward) for reward in group.rewards):
+            return "a reward is not finite"
+        if not group.prompt_ids:
+            return "the prompt is empty"
+        for number, ids in enumerate((group.prompt_ids, *group.answer_ids)):
+            name = f"answer {number - 1}" if number else "the prompt"
+            if not ids:
+                return f"{name} is empty; drop it, or append the end of sequence"
+            if min(ids) < 0 or max(ids) >= self.vocab_size:
+                return f"{name} has a token id outside of the vocabulary of {self.vocab_size}"
+            if number and len(ids) > self.max_answer_tokens:
+                return f"{name} has {len(ids)} tokens, at most {self.max_answer_tokens}"
+            if number and len(group.prompt_ids) + len(ids) > self.max_positions:
+                return f"{name} and its prompt exceed the model's {self.max_positions} positions"
+        return None
 
 
 def mix(own: Sequence[VerifiedRollout]) -> list[VerifiedRollout]:

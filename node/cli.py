@@ -15,13 +15,13 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-from rewards.verifier import VerifierBroken
 from rich.console import Console
 from rich.markup import escape
 
 from node.config import ConfigError, load_config
 from node.home import HomeError
 from node.status import Status
+from rewards.verifier import VerifierBroken
 from swarm.manifest import ManifestError
 
 EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN = 2, 3, 4

@@ -40,7 +40,7 @@ from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import utils as trl_utils
 
-from node.batch import Group
+from node.batch import BatchLimits, Group
 from node.config import LearnConfig
 from node.update import Update
 
@@ -149,7 +149,7 @@ class Learner:
         Raises:
             LearnerFailed: the trainer could not start or resume.
         """
-        self._limits = _Limits.of(model, max_answers, max_answer_tokens)
+        self._limits = _limits(model, max_answers, max_answer_tokens)
         self._uses_kl = config.kl_weight > 0
         settings = _trl_config(
             config,
@@ -257,54 +257,14 @@ class Learner:
             self._trainer.current.set_exception(error)
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """What a batch may hold; beyond it TRL or the model would crash in the middle of a step."""
-
-    max_answers: int
-    max_answer_tokens: int
-    max_positions: int
-    vocab_size: int
-
-    @classmethod
-    def of(cls, model: "PreTrainedModel", max_answers: int, max_answer_tokens: int) -> "_Limits":
-        config = model.config.get_text_config()
-        positions = getattr(config, "max_position_embeddings", None)
-        embeddings: Any = model.get_input_embeddings()
-        return cls(
-            max_answers,
-            max_answer_tokens,
-            positions or sys.maxsize,
-            embeddings.num_embeddings,
-        )
-
-    def check(self, batch: Sequence[Group]) -> None:
-        """Raises ValueError with the index of the first group that breaks a limit."""
-        num_answers = sum(len(group.answer_ids) for group in batch)
-        if num_answers > self.max_answers:
-            raise ValueError(f"a batch of {num_answers} answers, at most {self.max_answers}")
-        for index, group in enumerate(batch):
-            if problem := self._problem(group):
-                raise ValueError(f"group {index} of the batch: {problem}")
-
-    def _problem(self, group: Group) -> str | None:
-        if len(group.rewards) != len(group.answer_ids):
-            return f"{len(group.answer_ids)} answers, but {len(group.rewards)} rewards"
-        if not all(math.isfinite(reward) for reward in group.rewards):
-            return "a reward is not finite"
-        if not group.prompt_ids:
-            return "the prompt is empty"
-        for number, ids in enumerate((group.prompt_ids, *group.answer_ids)):
-            name = f"answer {number - 1}" if number else "the prompt"
-            if not ids:
-                return f"{name} is empty; drop it, or append the end of sequence"
-            if min(ids) < 0 or max(ids) >= self.vocab_size:
-                return f"{name} has a token id outside of the vocabulary of {self.vocab_size}"
-            if number and len(ids) > self.max_answer_tokens:
-                return f"{name} has {len(ids)} tokens, at most {self.max_answer_tokens}"
-            if number and len(group.prompt_ids) + len(ids) > self.max_positions:
-                return f"{name} and its prompt exceed the model's {self.max_positions} positions"
-        return None
+def _limits(model: "PreTrainedModel", max_answers: int, max_answer_tokens: int) -> BatchLimits:
+    config = model.config.get_text_config()
+    return BatchLimits(
+        max_answers,
+        max_answer_tokens,
+        max_positions=getattr(config, "max_position_embeddings", None) or sys.maxsize,
+        vocab_size=int(model.get_input_embeddings().num_embeddings),  # type: ignore[arg-type]
+    )
 
 
 def _rows(batch: Sequence[Group], keep_zero: bool) -> list[_Row]:
