@@ -4,12 +4,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.checkpoint import Checkpoints, NodeState
-from node.config import ConfigError, NodeConfig
+from node.config import ConfigError, NodeConfig, find_manifest
 from node.exchange import Exchange
 from node.generate import GenerationFailed, Generator, Sampling, check_probe
 from node.generate_transformers import TransformersGenerator
@@ -62,20 +61,6 @@ def open_node(config: NodeConfig, status: Status) -> Iterator[Node]:
             checkpoint_every=config.checkpoint.every,
             status=status,
         )
-
-
-def find_manifest(name: str) -> Path:
-    """The swarm file at a path, or the shipped one of that name.
-
-    Raises:
-        ConfigError: neither exists.
-    """
-    shipped = Path(str(files("node") / "configs" / "swarms"))
-    for path in (Path(name), shipped / f"{name}.toml"):
-        if path.is_file():
-            return path
-    names = ", ".join(sorted(path.stem for path in shipped.glob("*.toml")))
-    raise ConfigError(f"manifest: there is no file '{name}', and shipped are only: {names}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,6 +143,20 @@ def load_config(
         return NodeConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, origin)) from None
+
+
+def find_manifest(name: str) -> Path:
+    """The swarm file at a path, or the shipped one of that name.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    shipped = Path(str(files("node") / "configs" / "swarms"))
+    for path in (Path(name), shipped / f"{name}.toml"):
+        if path.is_file():
+            return path
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.toml")))
+    raise ConfigError(f"manifest: there is no file '{name}', and shipped are only: {names}")
 
 
 def known_keys() -> list[str]:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from node.build import find_manifest, open_node
-from node.config import ConfigError, NodeConfig
+from node.build import open_node
+from node.config import ConfigError, NodeConfig, find_manifest
 from node.evaluate import HeldOut, evaluate
 from node.loop import Node
 from node.status import Stage, Status

@@ -26,7 +26,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from node.config import ConfigError
 from node.evaluate import accuracy
-from node.generate import Sampling
+from node.generate import MIN_TEMPERATURE, Sampling
 from node.generate_transformers import TransformersGenerator
 from node.policy import prompt_ids
 from node.tiny_tokenizer import END, MAX_CONTEXT_TOKENS, PAD, SPECIAL_TOKENS, train_tokenizer
@@ -277,7 +277,9 @@ def examine(student: Student, task: Task, questions: Sequence[Expansion], seed: 
     shares = [statistics.fmean(correct for correct, _ in group) for group in groups]
     sampled = accuracy(shares)
     # cold enough that only the most likely token has a chance
-    greedy = student.answer(task, questions, Sampling(1, student.max_new_tokens, 1e-4), seed)
+    greedy = student.answer(
+        task, questions, Sampling(1, student.max_new_tokens, MIN_TEMPERATURE), seed
+    )
     return TaskFigures(
         task=task.spec.name,
         num_questions=len(questions),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from node.config import ConfigError, NodeConfig, known_keys, load_config
+from node.config import ConfigError, NodeConfig, find_manifest, known_keys, load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "nodes").glob("*.toml"))
 
@@ -60,11 +60,13 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_every_known_key_reaches_its_field() -> None:
-    config = NodeConfig()
+    tree = NodeConfig().model_dump()
     for key in known_keys():
-        value: object = config
-        for part in key.split("."):
-            value = getattr(value, part)
+        *sections, name = key.split(".")
+        section = tree
+        for part in sections:
+            section = section[part]
+        assert name in section
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -74,3 +76,11 @@ def test_shipped_node_files_load(file: Path) -> None:
 
 def test_there_are_shipped_node_files() -> None:
     assert CONFIGS
+
+
+def test_a_manifest_is_a_path_or_a_shipped_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").touch()
+    assert find_manifest(str(tmp_path / "mine.toml")) == tmp_path / "mine.toml"
+    assert find_manifest("easy").is_file()
+    with pytest.raises(ConfigError, match="shipped are only: easy, paper"):
+        find_manifest("eesy")
