@@ -22,6 +22,9 @@ CPU_BLOCK_SIZE = 32
 """Tokens per block of the cache: the least that vLLM's CPU attention takes. Its default of 128 took
 0.5 s where 32 took 0.35, and prompts below 128 tokens would share nothing."""
 
+CPU_STEP_TOKENS = 4096
+"""Prompt tokens that a CPU engine takes in one step; vLLM's own default."""
+
 SHUTDOWN_TIMEOUT_S = 10.0
 """For the engine's own processes to end before they are killed."""
 
@@ -149,7 +152,10 @@ class VllmGenerator:
             ),
             "use_tqdm_on_load": False,
         }
-        self._device_options = _cpu_options(kv_cache_gib), {"gpu_memory_utilization": gpu_memory}
+        self._device_options = (
+            _cpu_options(kv_cache_gib, max_len),
+            {"gpu_memory_utilization": gpu_memory},
+        )
         self._llm: Any = None
         try:
             self._start()
@@ -297,9 +303,12 @@ def _kept_random_state() -> Iterator[None]:
     np.random.set_state(numpy_state)
 
 
-def _cpu_options(kv_cache_gib: float) -> dict[str, Any]:
+def _cpu_options(kv_cache_gib: float, max_len: int) -> dict[str, Any]:
     return {
         "enforce_eager": True,  # compiling costs 45 s at a first start
+        # A prompt computed in two parts would rewind its random stream, which a CPU one cannot.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_len),
         "block_size": CPU_BLOCK_SIZE,
         "kv_cache_memory_bytes": int(kv_cache_gib * 2**30),
     }
