@@ -125,15 +125,24 @@ install_packages() {
         </dev/null || die 1 "apt-get install failed, see above"
 }
 
+# What happens now, on the screen and in the log, where report_progress finds it.
+step() {
+    say "$*, $(elapsed) s"
+    say "$*" >>"$log"
+}
+
 elapsed() { echo $(($(date +%s) - started)); }
 
 size() { du -sk "$venv" 2>/dev/null | awk '{ printf "%.1f GB", $1 / 1048576 }'; }
 
 # Every 10 s a line: seconds, size of .venv, what pip does. Ends with the installer.
 report_progress() {
-    while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-        doing=$(tail -n 200 "$log" 2>/dev/null | grep -E '^ *(Collec|Downloa|Build|Install)ing' |
-            tail -n 1)
+    second=0
+    while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+        second=$((second + 1))
+        [ $((second % 10)) -eq 0 ] || continue
+        doing=$(tail -n 200 "$log" 2>/dev/null |
+            grep -E '^(sapo:| *(Collecting|Downloading|Building|Installing))' | tail -n 1)
         printf '  [%4s s, %s] %.80s\n' "$(elapsed)" "$(size)" "${doing#"${doing%%[! ]*}"}"
     done
 }
@@ -166,13 +175,14 @@ fail() {
 make_venv() {
     mkdir -p "$venv"
     printf '%s\n' "$root" "$extra" "$python" >"$venv/made-for"
+    step "making the environment"
     "$vpython" -m pip --version >/dev/null 2>&1 ||
         watched "$python" -m venv "$venv" || fail "The environment could not be made."
     pip_install 'pip>=25' || fail "pip could not be updated: is there a network?"
 }
 
 install_torch() {
-    say "installing torch $torch+cpu, $(elapsed) s"
+    step "installing torch $torch+cpu"
     pip_install "torch==$torch+cpu" && return
     say "not in your package sources; trying $torch_cpu_index"
     pip_install --extra-index-url "$torch_cpu_index" "torch==$torch+cpu" ||
@@ -187,7 +197,7 @@ install_all() {
     else
         set --
     fi
-    say "installing vLLM, TRL and the rest for $extra, $(elapsed) s"
+    step "installing vLLM, TRL and the rest for $extra"
     extras=$extra
     [ "$level" = run ] || extras=$extra,$level
     (cd "$root" && pip_install -e ".[$extras]" "$@") || fail "Packages could not be installed."
@@ -197,7 +207,7 @@ install_all() {
         watched "$vpython" -m pip uninstall -y torchvision torchaudio torchcodec ||
             fail "torchvision could not be removed."
     fi
-    say "checking that everything imports, $(elapsed) s"
+    step "checking that everything imports"
     watched "$vpython" -c "
 import reasoning_gym, torch, transformers
 from trl import GRPOConfig, GRPOTrainer
@@ -276,7 +286,6 @@ exec 9<"$root/deploy/install.sh"
 if ! flock -n 9; then
     say "another installation runs in this checkout; waiting for it"
     flock 9
-    exec 9<&-
     exec sh "$root/deploy/install.sh" "$@"
 fi
 

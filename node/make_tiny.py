@@ -1,12 +1,13 @@
 """Trains the embedded policy from nothing: `sapo policy make-tiny`.
 
-A Qwen2 of 0.3 million parameters sees questions of the easy manifest with their correct answers,
-never a held-out one, and a task's share of the training shrinks to nearly nothing as the policy
-gets a set part of it right. So it half-knows every task, and its weakness is skill.
-docs/tiny.md says what came out.
+A Qwen2 of 0.3 million parameters first sees questions of the easy manifest with their correct
+answers, never a held-out question, and stops far from mastering them. Then it sees such questions
+for a short time with answers many of which are spoilt by a slip: a digit or letter doubled,
+dropped, swapped or replaced. So it is weak in two ways that reinforcement can mend, the second
+sooner than the first: it half-knows its tasks, and it is careless. docs/tiny.md has the figures.
 
-Left out: wrong answers in the corpus, loss on the prompt, and more than one thread, with which
-the result would depend on the machine's cores.
+Left out: loss on the prompt, and more than one thread, with which the result would depend on the
+machine's cores.
 """
 
 import json
@@ -25,12 +26,10 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from node.config import ConfigError
-from node.evaluate import accuracy
-from node.generate import MIN_TEMPERATURE, Sampling
-from node.generate_transformers import TransformersGenerator
 from node.policy import prompt_ids
+from node.tiny_exam import Student, TaskFigures, draw_held_out, draw_to_train, examine
 from node.tiny_tokenizer import END, MAX_CONTEXT_TOKENS, PAD, SPECIAL_TOKENS, train_tokenizer
-from rewards.question import MAX_INDEX, Expansion, is_held_out, normalise
+from rewards.question import Expansion
 from rewards.tasks import Task, build_task
 from swarm.manifest import Manifest, load_manifest
 
@@ -41,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 REPORT_FILE = "TINY.json"
 
+Progress = Callable[[str], None]
+
 Example = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a prompt and of its answer, the end-of-sequence token included."""
 
@@ -49,16 +50,20 @@ Example = tuple[tuple[int, ...], tuple[int, ...]]
 class Recipe:
     """How an embedded policy is made; the defaults made the shipped one."""
 
+    skill: float = 0.25
+    """Share of correct answers, at temperature 1 and as a mean over tasks, at which learning the
+    tasks ends, if it is at least a quarter of that in each. A task that is above it is trained on
+    less, at one and a half times of it hardly at all."""
+    accuracy: float = 0.09
+    """Share of correct answers that is left in each task after learning to slip."""
     max_steps: int = 4000
-    """Training ends earlier, once the tasks are at their target on average, each at half of it."""
+    """Of learning the tasks."""
+    slip_steps: int = 300
     batch_questions: int = 64
-    learning_rate: float = 2e-3
-    """At its peak; a linear warm-up over 100 steps, then a cosine down to a tenth."""
-    target: float = 0.08
-    """Share of correct answers at temperature 1 at which a task is trained on half as much; at one
-    and a half times the target hardly at all."""
+    learning_rate: float = 3e-3
+    slip_learning_rate: float = 1e-3
     probe_every: int = 50
-    """Steps between measurements of that share, on questions that are not held out."""
+    """Steps between measurements of the skill, on questions that are not held out."""
     probe_questions: int = 48
     """Per task."""
     train_questions: int = 8000
@@ -74,24 +79,6 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFigures:
-    """What the policy does on held-out questions of one task."""
-
-    task: str
-    num_questions: int
-    sampled: float
-    """Share of correct answers at temperature 1, 8 to each question."""
-    sampled_error: float
-    """Standard error of `sampled`, over questions."""
-    greedy: float
-    """Share of questions whose answer of the most likely tokens is correct."""
-    finished: float
-    """Share of the sampled answers that end by themselves."""
-    mixed: float
-    """Share of questions with correct and wrong answers among the 8: those GRPO learns from."""
-
-
-@dataclass(frozen=True, slots=True)
 class TinyReport:
     """How a policy was made and what it can do; written beside the weights."""
 
@@ -100,6 +87,9 @@ class TinyReport:
     """Of the manifest whose tasks it was trained on."""
     recipe: Recipe
     num_steps: int
+    """Of learning the tasks; recipe.slip_steps came after them."""
+    slip_rates: dict[str, float]
+    """By task: the share of wrong answers in the second corpus."""
     num_parameters: int
     vocabulary: int
     tasks: tuple[TaskFigures, ...]
@@ -131,7 +121,7 @@ def make_tiny(
     seed: int,
     manifest: Manifest | None = None,
     recipe: Recipe | None = None,
-    progress: Callable[[str], None] = logger.info,
+    progress: Progress = logger.info,
 ) -> TinyReport:
     """Trains an embedded policy for the manifest's tasks (by default "easy") and writes it.
 
@@ -156,7 +146,7 @@ def make_tiny(
 
 
 def _make(
-    out: Path, seed: int, manifest: Manifest, recipe: Recipe, progress: Callable[[str], None]
+    out: Path, seed: int, manifest: Manifest, recipe: Recipe, progress: Progress
 ) -> TinyReport:
     rng = random.Random(seed)
     tasks = [build_task(spec) for spec in manifest.rules.tasks]
@@ -169,7 +159,9 @@ def _make(
     model = Qwen2ForCausalLM(_config(tokenizer, recipe))  # type: ignore[no-untyped-call]
     progress(f"training {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
     student = Student(model, tokenizer, manifest.rules.max_new_tokens)
-    num_steps = _teach(student, tasks, corpus, recipe, rng, progress)
+    num_steps, shares = _learn_tasks(student, tasks, corpus, recipe, rng, progress)
+    rates = _learn_slips(student, tasks, corpus, shares, recipe, rng)
+    progress(f"learned to slip: {_listed(tasks, rates)}")
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16)  # type: ignore[arg-type]
     model.save_pretrained(out)
@@ -182,6 +174,7 @@ def _make(
         swarm_id=manifest.swarm_id,
         recipe=recipe,
         num_steps=num_steps,
+        slip_rates={task.spec.name: rate for task, rate in zip(tasks, rates, strict=True)},
         num_parameters=model.num_parameters(),
         vocabulary=len(tokenizer),
         tasks=tuple(
@@ -209,113 +202,24 @@ def _config(tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> Qwen2Config
     )
 
 
-def draw_to_train(task: Task, num_questions: int, rng: random.Random) -> list[Expansion]:
-    """Questions of a task that are not held out; texts may repeat."""
-    drawn: list[Expansion] = []
-    while len(drawn) < num_questions:
-        question = task.expand(rng.randrange(MAX_INDEX))
-        if not is_held_out(question.text):
-            drawn.append(question)
-    return drawn
-
-
-def draw_held_out(task: Task, num_questions: int, rng: random.Random) -> list[Expansion]:
-    """Held-out questions of a task with distinct texts. Does not end if it has fewer."""
-    drawn: dict[str, Expansion] = {}
-    while len(drawn) < num_questions:
-        question = task.expand(rng.randrange(MAX_INDEX))
-        if is_held_out(question.text):
-            drawn.setdefault(normalise(question.text), question)
-    return list(drawn.values())
-
-
-class Student:
-    """A model with its tokenizer, answering questions one batch after the other."""
-
-    def __init__(
-        self,
-        model: Qwen2ForCausalLM,
-        tokenizer: "PreTrainedTokenizerBase",
-        max_new_tokens: int,
-    ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.max_new_tokens = max_new_tokens
-        eos = SPECIAL_TOKENS.index(END)
-        self.generator = TransformersGenerator(model, [eos], max_rows=256)
-
-    def answer(
-        self, task: Task, questions: Sequence[Expansion], sampling: Sampling, seed: int
-    ) -> list[list[tuple[bool, bool]]]:
-        """For each question, for each answer to it: whether it is correct, and finished."""
-        prompts = [prompt_ids(self.tokenizer, question.text) for question in questions]
-        seeds = [(seed * 1_000_003 + place) % 2**31 for place in range(len(questions))]
-        groups = self.generator.generate(prompts, seeds, sampling)
-        return [
-            [
-                (
-                    task.judge(question.question.index, self._text(one.token_ids), one.finished),
-                    one.finished,
-                )
-                for one in group
-            ]
-            for question, group in zip(questions, groups, strict=True)
-        ]
-
-    def _text(self, token_ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
-
-    def share_correct(self, task: Task, questions: Sequence[Expansion], seed: int) -> float:
-        """Of one answer to each question at temperature 1."""
-        groups = self.answer(task, questions, Sampling(1, self.max_new_tokens), seed)
-        return statistics.fmean(correct for group in groups for correct, _ in group)
-
-
-def examine(student: Student, task: Task, questions: Sequence[Expansion], seed: int) -> TaskFigures:
-    """What the policy does on these questions, 8 answers to each."""
-    groups = student.answer(task, questions, Sampling(8, student.max_new_tokens), seed)
-    shares = [statistics.fmean(correct for correct, _ in group) for group in groups]
-    sampled = accuracy(shares)
-    # cold enough that only the most likely token has a chance
-    greedy = student.answer(
-        task, questions, Sampling(1, student.max_new_tokens, MIN_TEMPERATURE), seed
-    )
-    return TaskFigures(
-        task=task.spec.name,
-        num_questions=len(questions),
-        sampled=sampled.mean,
-        sampled_error=sampled.standard_error,
-        greedy=statistics.fmean(group[0][0] for group in greedy),
-        finished=statistics.fmean(finished for group in groups for _, finished in group),
-        mixed=statistics.fmean(0 < share < 1 for share in shares),
-    )
-
-
-def _teach(
+def _learn_tasks(
     student: Student,
     tasks: Sequence[Task],
     corpus: Sequence[Sequence[Expansion]],
     recipe: Recipe,
     rng: random.Random,
-    progress: Callable[[str], None],
-) -> int:
-    """Trains until the tasks are at their target; returns the number of steps."""
-    examples = [[_example(student.tokenizer, one) for one in drawn] for drawn in corpus]
-    optimizer = torch.optim.AdamW(
-        student.model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
+    progress: Progress,
+) -> tuple[int, list[float]]:
+    """Learns from correct answers until `recipe.skill`; returns steps, and share right per task."""
+    examples = [[_example(student, one.text, one.truth) for one in drawn] for drawn in corpus]
+    optimizer = _optimizer(student)
     shares = [0.0] * len(tasks)
     start = time.monotonic()
     for step in range(1, recipe.max_steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step / recipe.max_steps, step)
-        weights = [min(1.0, max(0.005, 1.5 - share / recipe.target)) for share in shares]
+        rate = recipe.learning_rate * _schedule(step, recipe.max_steps)
+        weights = [min(1.0, max(0.005, 1.5 - share / recipe.skill)) for share in shares]
         chosen = rng.choices(examples, weights, k=recipe.batch_questions)
-        loss = _loss(student.model, [rng.choice(of_task) for of_task in chosen])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(student.model.parameters(), 1.0)
-        optimizer.step()
+        loss = _train_step(student, optimizer, rate, [rng.choice(of_task) for of_task in chosen])
         if step % recipe.probe_every == 0:
             for place, (task, drawn) in enumerate(zip(tasks, corpus, strict=True)):
                 probe = rng.sample(drawn, recipe.probe_questions)
@@ -323,25 +227,84 @@ def _teach(
                 shares[place] += (fresh - shares[place]) / 3  # one probe alone is noisy
             progress(
                 f"step {step} of at most {recipe.max_steps}, {time.monotonic() - start:.0f} s, "
-                f"loss {loss.item():.2f}, correct: "
-                + ", ".join(
-                    f"{task.spec.name} {share:.0%}"
-                    for task, share in zip(tasks, shares, strict=True)
-                )
+                f"loss {loss:.2f}, correct: {_listed(tasks, shares)}"
             )
-            if statistics.fmean(shares) >= recipe.target and min(shares) >= recipe.target / 2:
-                return step
-    return recipe.max_steps
+            if statistics.fmean(shares) >= recipe.skill and min(shares) >= recipe.skill / 4:
+                return step, shares
+    return recipe.max_steps, shares
 
 
-def _schedule(progress: float, step: int) -> float:
-    """Factor of the learning rate after this part of the training."""
-    return min(1.0, step / 100) * (0.55 + 0.45 * math.cos(math.pi * progress))
+def _learn_slips(
+    student: Student,
+    tasks: Sequence[Task],
+    corpus: Sequence[Sequence[Expansion]],
+    shares: Sequence[float],
+    recipe: Recipe,
+    rng: random.Random,
+) -> list[float]:
+    """Learns to be careless, the more the better it is at a task; returns the rates of slips."""
+    rates = [max(0.0, 1 - recipe.accuracy / max(share, recipe.accuracy)) for share in shares]
+    optimizer = _optimizer(student)
+    for step in range(1, recipe.slip_steps + 1):
+        batch = []
+        for place in rng.choices(range(len(tasks)), k=recipe.batch_questions):
+            one = rng.choice(corpus[place])
+            slips = rng.random() < rates[place]
+            batch.append(_example(student, one.text, slip(one.truth, rng) if slips else one.truth))
+        rate = recipe.slip_learning_rate * _schedule(step, recipe.slip_steps)
+        _train_step(student, optimizer, rate, batch)
+    return rates
 
 
-def _example(tokenizer: "PreTrainedTokenizerBase", question: Expansion) -> Example:
-    answer = tokenizer.encode(question.truth, add_special_tokens=False, split_special_tokens=True)
-    return prompt_ids(tokenizer, question.text), (*answer, SPECIAL_TOKENS.index(END))
+def slip(answer: str, rng: random.Random) -> str:
+    """The answer as a careless hand would write it: one letter or digit, or two, are wrong."""
+    places = [place for place, sign in enumerate(answer) if sign.isalnum()]
+    place = rng.choice(places) if places else len(answer)
+    before, sign, after = answer[:place], answer[place : place + 1], answer[place + 1 :]
+    match rng.choice(("neighbour", "doubled", "dropped", "swapped")):
+        case "dropped" if len(places) > 1:
+            return before + after
+        case "swapped" if after[:1].isalnum() and after[0] != sign:
+            return before + after[0] + sign + after[1:]
+        case "neighbour" if sign.isdigit():
+            return before + str((int(sign) + rng.choice((1, 9))) % 10) + after
+        case "neighbour" if sign.isalpha():
+            return before + rng.choice("abcdefghijklmnopqrstuvwxyz".replace(sign, "")) + after
+    return before + (sign or rng.choice("0123456789")) + sign + after
+
+
+def _listed(tasks: Sequence[Task], shares: Sequence[float]) -> str:
+    pairs = zip(tasks, shares, strict=True)
+    return ", ".join(f"{task.spec.name} {share:.0%}" for task, share in pairs)
+
+
+def _optimizer(student: Student) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(student.model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+
+
+def _train_step(
+    student: Student, optimizer: torch.optim.Optimizer, rate: float, batch: Sequence[Example]
+) -> float:
+    """One step on the batch at this learning rate; returns the loss before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = _loss(student.model, batch)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(student.model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def _schedule(step: int, num_steps: int) -> float:
+    """Factor of the learning rate: a warm-up over 100 steps, and a cosine down to a tenth."""
+    return min(1.0, step / 100) * (0.55 + 0.45 * math.cos(math.pi * step / num_steps))
+
+
+def _example(student: Student, text: str, answer: str) -> Example:
+    tokenizer = student.tokenizer
+    ids = tokenizer.encode(answer, add_special_tokens=False, split_special_tokens=True)
+    return prompt_ids(tokenizer, text), (*ids, SPECIAL_TOKENS.index(END))
 
 
 def _loss(model: Qwen2ForCausalLM, examples: Sequence[Example]) -> torch.Tensor:

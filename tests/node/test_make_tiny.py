@@ -14,16 +14,9 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from node.config import ConfigError
-from node.make_tiny import (
-    REPORT_FILE,
-    Recipe,
-    Student,
-    draw_held_out,
-    draw_to_train,
-    examine,
-    make_tiny,
-)
+from node.make_tiny import REPORT_FILE, Recipe, make_tiny, slip
 from node.policy import prompt_ids
+from node.tiny_exam import Student, draw_held_out, draw_to_train, examine
 from rewards.question import is_held_out
 from rewards.tasks import build_task
 from swarm.manifest import Manifest, load_manifest
@@ -33,6 +26,7 @@ EASY = Path(str(files("node") / "configs" / "swarms" / "easy.toml"))
 
 SHORT = Recipe(
     max_steps=4,
+    slip_steps=2,
     batch_questions=8,
     probe_every=2,
     probe_questions=4,
@@ -200,3 +194,12 @@ def test_training_questions_are_never_held_out_and_exams_always(easy):
         exam = draw_held_out(task, 30, rng)
         assert all(is_held_out(one.text) for one in exam)
         assert len({one.text for one in exam}) == 30
+
+
+@pytest.mark.parametrize("answer", ["7", "-12", "00:07", "5/12", "hello", "['1', '23']", "[]"])
+def test_a_slip_is_small_and_always_changes_the_answer(answer):
+    rng = random.Random(0)
+    slips = [slip(answer, rng) for _ in range(200)]
+    assert answer not in slips
+    assert all(abs(len(one) - len(answer)) <= 1 for one in slips)
+    assert len(set(slips)) > 1
