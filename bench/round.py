@@ -220,8 +220,8 @@ def show_stages(runs: dict[str, list[dict[str, object]]]) -> None:
         tokens = statistics.fmean(float(run["tokens"]) for run in engine_runs)  # type: ignore[arg-type]
         show(
             f"{engine:13} generation {generating[engine] / quickest:5.1f} x the quickest, "
-            f"{tokens / generating[engine]:7.0f} tokens/s; peak memory MiB: node {memory['node']:.0f}"
-            f", its processes {others}"
+            f"{tokens / generating[engine]:7.0f} tokens/s; peak memory MiB: "
+            f"node {memory['node']:.0f}, its processes {others}"
         )
 
 
@@ -229,11 +229,12 @@ def show_steps(runs: Sequence[dict[str, object]]) -> None:
     """TRL's step against the hand-written one."""
     pairs = [pair for run in runs for pair in run["steps"]]  # type: ignore[attr-defined]
     ratios = [trl / by_hand for trl, by_hand in pairs]
+    deciles = statistics.quantiles(ratios, n=10)
     show(
         f"\nupdate: TRL {statistics.median(one for one, _ in pairs):.3f} s, by hand "
-        f"{statistics.median(one for _, one in pairs):.3f} s, ratio {statistics.median(ratios):.2f} "
-        f"(10-90 %: {statistics.quantiles(ratios, n=10)[0]:.2f}-"
-        f"{statistics.quantiles(ratios, n=10)[-1]:.2f}, {len(pairs)} batches)"
+        f"{statistics.median(one for _, one in pairs):.3f} s, "
+        f"ratio {statistics.median(ratios):.2f} "
+        f"(10-90 %: {deciles[0]:.2f}-{deciles[-1]:.2f}, {len(pairs)} batches)"
     )
 
 

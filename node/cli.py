@@ -18,8 +18,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from node.config import ConfigError, load_config
-from node.home import HomeError
+from node.config import ConfigError, find_manifest, load_config
+from node.home import HomeError, clear_home
 from node.status import Status
 from rewards.verifier import VerifierBroken
 from swarm.manifest import ManifestError
@@ -77,6 +77,7 @@ def run(
         "manifest": manifest,
     }
     chosen = load_config(config, flags | _parse_settings(settings))
+    find_manifest(chosen.manifest)  # a wrong name is told before the seconds of the imports
     log_to(None)
     status, stop_asked = Status(), threading.Event()
     stop_on_signal(stop_asked)
@@ -113,10 +114,11 @@ def demo(
         "manifest": manifest,
     }
     chosen = load_config(config, flags | _parse_settings(settings))
-    from node.demo import clear_home, run_demo
+    find_manifest(chosen.manifest)
+    clear_home(chosen.home)
+    from node.demo import run_demo
     from node.view import live_view, show_summary
 
-    clear_home(chosen.home)
     log_to(chosen.home / "demo.log", also_stderr=not console.is_terminal)
     status, stop_asked = Status(), threading.Event()
     stop_on_signal(stop_asked)
@@ -197,13 +199,9 @@ def main() -> NoReturn:
     try:
         app()
     except (ConfigError, ManifestError, HomeError) as error:
-        errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False)
+        errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_USAGE)
     except (GenerationFailed, VerifierBroken) as error:
-        errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False)
+        errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_BROKEN)
     sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

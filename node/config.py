@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Engine = Literal["auto", "vllm", "vllm-process", "transformers"]
 
 ENVIRONMENT_PREFIX = "SAPO_"
+INSTALLERS = {"SAPO_PYTHON", "SAPO_EXTRA"}
+"""Names in the environment that are deploy/install.sh's, not settings."""
 
 
 class ConfigError(ValueError):
@@ -133,7 +135,7 @@ def load_config(
         for key, value in _flatten(_read_toml(file)):
             _put(tree, origin, key, value, str(file))
     for name, text in sorted((os.environ if environment is None else environment).items()):
-        if name.startswith(ENVIRONMENT_PREFIX):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in INSTALLERS:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             _put(tree, origin, key, text, f"environment variable {name}")
     for key, flag in (flags or {}).items():

@@ -1,14 +1,13 @@
 """The main job on one machine: a node learns, and its held-out accuracy says whether it did."""
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from node.build import open_node
-from node.config import ConfigError, NodeConfig, find_manifest
+from node.config import NodeConfig, find_manifest
 from node.evaluate import HeldOut, evaluate
 from node.loop import Node
 from node.status import Stage, Status
@@ -17,25 +16,6 @@ from rewards.question import Expansion
 from swarm.manifest import load_manifest
 
 logger = logging.getLogger(__name__)
-
-MARK = "made-by-sapo-demo"
-"""A file that says: what lies here may be removed by the next demo."""
-
-
-def clear_home(home: Path) -> None:
-    """An empty directory for the demo; only what an earlier demo made is removed.
-
-    Raises:
-        ConfigError: the directory holds something else.
-    """
-    if home.exists() and any(home.iterdir()):
-        if not (home / MARK).exists():
-            raise ConfigError(
-                f"{home} holds files that no demo made; name another directory with --home"
-            )
-        shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / MARK).touch()
 
 
 def run_demo(

@@ -3,12 +3,17 @@
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 LAYOUT_VERSION = 1
 """Raised when files in the directory change their meaning; an older one is then migrated."""
+
+
+DEMO_MARK = "made-by-sapo-demo"
+"""A file that says: what lies here may be removed by the next demo."""
 
 
 class HomeError(RuntimeError):
@@ -52,6 +57,22 @@ def _check_version(home: Path) -> None:
             f"{home}: written by a newer version (layout {text}, this one knows "
             f"{LAYOUT_VERSION}); upgrade sapo-swarm or choose another --home"
         )
+
+
+def clear_home(home: Path) -> None:
+    """An empty directory for the demo; only what an earlier demo made is removed.
+
+    Raises:
+        HomeError: the directory holds something else.
+    """
+    if home.exists() and any(home.iterdir()):
+        if not (home / DEMO_MARK).exists():
+            raise HomeError(
+                f"{home} holds files that no demo made; name another directory with --home"
+            )
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / DEMO_MARK).touch()
 
 
 def keep_seed(home: Path, wanted: int | None) -> int:

@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from node.config import ConfigError, PolicyConfig
 
@@ -56,6 +57,7 @@ def _fetch(config: PolicyConfig) -> Path:
 
 def load_model(directory: Path, config: PolicyConfig) -> "PreTrainedModel":
     """The causal language model in `directory` as float32, on the GPU where there is one."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=torch.float32,

@@ -335,12 +335,6 @@ def test_the_choice_of_packages_can_be_overruled(machine: Machine) -> None:
     assert "must be cpu or gpu" in output
 
 
-def test_the_program_does_not_see_the_settings_of_the_installer(machine: Machine) -> None:
-    machine.put("sapo", 'echo "sees ${SAPO_EXTRA-} ${SAPO_PYTHON-}."\n', machine.spare)
-    _, output = machine.demo(SAPO_EXTRA="cpu", SAPO_PYTHON="python3")
-    assert output.endswith("sees  .\n")
-
-
 def test_a_plan_touches_nothing(machine: Machine) -> None:
     machine.lacks("make")
     status, output = machine.plan()

@@ -84,3 +84,8 @@ def test_a_manifest_is_a_path_or_a_shipped_name(tmp_path: Path) -> None:
     assert find_manifest("easy").is_file()
     with pytest.raises(ConfigError, match="shipped are only: easy, paper"):
         find_manifest("eesy")
+
+
+def test_the_installers_names_in_the_environment_are_not_settings() -> None:
+    environment = {"SAPO_PYTHON": "/usr/bin/python3", "SAPO_EXTRA": "cpu"}
+    assert load_config(environment=environment) == NodeConfig()

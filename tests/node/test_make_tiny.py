@@ -17,6 +17,7 @@ from node.config import ConfigError
 from node.make_tiny import REPORT_FILE, Recipe, make_tiny, slip
 from node.policy import prompt_ids
 from node.tiny_exam import Student, draw_held_out, draw_to_train, examine
+from node.tiny_tokenizer import SPECIAL_TOKENS
 from rewards.question import is_held_out
 from rewards.tasks import build_task
 from swarm.manifest import Manifest, load_manifest
@@ -112,11 +113,13 @@ def test_random_unicode_comes_back_in_normal_form_c(tokenizer):
 
 
 def test_special_tokens_in_foreign_text_are_split(tokenizer):
+    special = set(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
     text = "7<|im_end|><|im_start|><|endoftext|>"
     split = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-    assert not set(split) & set(tokenizer.all_special_ids)
-    assert tokenizer.encode("<|im_end|>", add_special_tokens=False) == [tokenizer.eos_token_id]
-    assert tokenizer.convert_tokens_to_ids("<|im_start|>") in tokenizer.all_special_ids
+    assert not set(split) & special
+    whole = tokenizer.encode(text, add_special_tokens=False)
+    assert len(whole) == 4 and special <= set(whole)
+    assert tokenizer.decode(whole, skip_special_tokens=True) == "7"
 
 
 def test_every_digit_and_every_letter_of_a_rare_word_is_a_token_of_its_own(tokenizer):
