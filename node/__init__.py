@@ -14,5 +14,10 @@ evaluate.py   held-out accuracy with standard errors
 status.py     what a round did; one name per number
 demo.py       the main job on one machine, and its summary
 cli.py        the console script `sapo`
+model.py      model and tokenizer: safetensors only
+home.py       the node's directory: layout version, lock, seed
+update.py     what one step did
+summary.py    what a demo found; view.py the live view of a terminal
 make_tiny.py  trains the embedded policy in tiny/ from nothing
+  tiny_tokenizer.py, tiny_exam.py
 """

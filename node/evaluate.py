@@ -33,6 +33,9 @@ class HeldOut:
     tasks: tuple[str, ...]
     """The task of each question."""
     answers_per_question: int
+    greedy: Accuracy
+    """Of the most likely answer to each question. Where sampled accuracy rises and this does not,
+    the policy has become surer of what it knew, not abler."""
 
     @property
     def overall(self) -> Accuracy:
@@ -61,13 +64,15 @@ def rise(before: HeldOut, after: HeldOut) -> Accuracy:
 
 
 def evaluate(policy: Policy, exchange: Exchange, questions: Sequence[Expansion]) -> HeldOut:
-    """Answers every question once per answer of a rollout, and verifies them.
+    """Answers every question as in a round, and once more greedily, and verifies the answers.
 
     The same questions and weights give the same figures. An unscorable answer counts as wrong.
     """
     rollouts = exchange.verify(policy.roll_out(questions, EVALUATION_ROUND))
+    likeliest = exchange.verify(policy.roll_out(questions, EVALUATION_ROUND, greedy=True))
     return HeldOut(
         per_question=tuple(statistics.fmean(one.rewards) for one in rollouts),
         tasks=tuple(one.rollout.question.task for one in rollouts),
         answers_per_question=len(rollouts[0].verdicts),
+        greedy=accuracy([one.rewards[0] for one in likeliest]),
     )

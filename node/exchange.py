@@ -6,11 +6,10 @@ same verbs and adds two: share(own) and offered().
 
 from collections.abc import Sequence
 
-from rewards.draw import draw_held_out, draw_training
-from rewards.verifier import Verifier
-
 from node.batch import OwnRollout, VerifiedRollout
+from rewards.draw import draw_held_out, draw_training
 from rewards.question import Expansion
+from rewards.verifier import Verifier
 
 
 class Exchange:

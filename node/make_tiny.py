@@ -18,14 +18,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from node.config import ConfigError
+from node.config import ConfigError, find_manifest
 from node.policy import prompt_ids
 from node.tiny_exam import Student, TaskFigures, draw_held_out, draw_to_train, examine
 from node.tiny_tokenizer import END, MAX_CONTEXT_TOKENS, PAD, SPECIAL_TOKENS, train_tokenizer
@@ -135,8 +134,7 @@ def make_tiny(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f"--out {out}: choose a directory that does not exist yet, or is empty")
     if manifest is None:
-        shipped = files("node") / "configs" / "swarms" / "easy.toml"
-        manifest = load_manifest(Path(str(shipped)))
+        manifest = load_manifest(find_manifest("easy"))
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

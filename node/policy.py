@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from node.batch import Group, OwnRollout, VerifiedRollout
-from node.generate import Completion, GenerationFailed, Generator, Sampling
+from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Generator, Sampling
 from node.update import Update
 from rewards.question import Answer, Expansion
 from swarm.rollout import Rollout
@@ -25,8 +25,14 @@ logger = logging.getLogger(__name__)
 class Policy(Protocol):
     """What answers questions and learns from verified rollouts. Called from one thread."""
 
-    def roll_out(self, questions: Sequence[Expansion], round_number: int) -> list[OwnRollout]:
-        """One rollout per question, in order. The same round gives the same rollouts again."""
+    def roll_out(
+        self, questions: Sequence[Expansion], round_number: int, *, greedy: bool = False
+    ) -> list[OwnRollout]:
+        """One rollout per question, in order. The same round gives the same rollouts again.
+
+        Args:
+            greedy: one answer per question, of the most likely tokens: for evaluation.
+        """
         ...
 
     def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
@@ -68,7 +74,9 @@ class LanguagePolicy:
         self.seed = seed
         self.model_name = model_name
 
-    def roll_out(self, questions: Sequence[Expansion], round_number: int) -> list[OwnRollout]:
+    def roll_out(
+        self, questions: Sequence[Expansion], round_number: int, *, greedy: bool = False
+    ) -> list[OwnRollout]:
         """One rollout per question that fits the model's context; others are left out, loudly."""
         prompts = [prompt_ids(self.tokenizer, question.text) for question in questions]
         fitting = [len(prompt) <= self.max_prompt_tokens for prompt in prompts]
@@ -84,7 +92,10 @@ class LanguagePolicy:
             questions = [one for one, fits in zip(questions, fitting, strict=True) if fits]
             prompts = [one for one, fits in zip(prompts, fitting, strict=True) if fits]
         seeds = [request_seed(self.seed, round_number, question) for question in questions]
-        completions = self._generate(prompts, seeds)
+        sampling = self.sampling
+        if greedy:
+            sampling = Sampling(1, self.sampling.max_new_tokens, MIN_TEMPERATURE)
+        completions = self._generate(prompts, seeds, sampling)
         return [
             OwnRollout(
                 rollout=Rollout(
@@ -99,14 +110,16 @@ class LanguagePolicy:
             for question, answers in zip(questions, completions, strict=True)
         ]
 
-    def _generate(self, prompts: list[tuple[int, ...]], seeds: list[int]) -> list[list[Completion]]:
+    def _generate(
+        self, prompts: list[tuple[int, ...]], seeds: list[int], sampling: Sampling
+    ) -> list[list[Completion]]:
         """Completions of the engine; one that died is started anew, once."""
         try:
-            return self.generator.generate(prompts, seeds, self.sampling)
+            return self.generator.generate(prompts, seeds, sampling)
         except GenerationFailed:
             logger.exception("the engine died while generating; starting a new one")
             self.sync()
-            return self.generator.generate(prompts, seeds, self.sampling)
+            return self.generator.generate(prompts, seeds, sampling)
 
     def _decode(self, completion: Completion) -> Answer:
         text = self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
@@ -198,15 +211,18 @@ class ScriptedPolicy:
         policy.step = state["step"]
         return policy
 
-    def roll_out(self, questions: Sequence[Expansion], round_number: int) -> list[OwnRollout]:
-        """The truth with probability `skill`, else the truth with a wrong mark after it."""
-        return [self._answer(question, round_number) for question in questions]
+    def roll_out(
+        self, questions: Sequence[Expansion], round_number: int, *, greedy: bool = False
+    ) -> list[OwnRollout]:
+        """The truth with probability `skill` (greedy: if above one half), else spoilt."""
+        return [self._answer(question, round_number, greedy) for question in questions]
 
-    def _answer(self, question: Expansion, round_number: int) -> OwnRollout:
+    def _answer(self, question: Expansion, round_number: int, greedy: bool) -> OwnRollout:
         draw = random.Random(request_seed(self.seed, round_number, question))
+        chances = [0.5] if greedy else [draw.random() for _ in range(self.num_answers)]
         texts = [
-            question.truth if draw.random() < self.skill else f"{question.truth} or not"
-            for _ in range(self.num_answers)
+            question.truth if chance < self.skill else f"{question.truth} or not"
+            for chance in chances
         ]
         answers = tuple(Answer(text, True, len(text), -1.0) for text in texts)
         rollout = Rollout(question.question, answers, "scripted", round_number - 1)

@@ -96,6 +96,7 @@ def _accuracies(heldout: HeldOut) -> dict[str, object]:
     return {
         **asdict(heldout.overall),
         "answers_per_question": heldout.answers_per_question,
+        "greedy": asdict(heldout.greedy),
         "per_task": {task: asdict(value) for task, value in heldout.per_task.items()},
     }
 

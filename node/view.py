@@ -104,6 +104,7 @@ def show_summary(summary: Summary, console: Console, home: str) -> None:
         before, after = node.heldout_before, node.heldout_after
         rows = [("all", before.overall, after.overall)]
         rows += [(task, one, after.per_task[task]) for task, one in before.per_task.items()]
+        rows.append(("all, greedy", before.greedy, after.greedy))
         for task, first, last in rows:
             table.add_row(
                 task,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from rewards.question import MAX_INDEX, Expansion, Question, Unscorable, is_held_out, normalise
 from rewards.verifier import Verifier
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 64
 """Indices tried for one slot: of a task with many texts, all are held out once in 16**64."""
@@ -79,14 +79,16 @@ def draw_held_out(
             if len(exam) == num_questions:
                 break
             if (expansion := next(turns[name], None)) is None:
-                log.warning("task %s has no more held-out questions: others fill its share", name)
+                logger.warning(
+                    "task %s has no more held-out questions: others fill its share", name
+                )
                 del turns[name]
             else:
                 exam.append(expansion)
     if num_questions and not exam:
         raise DrawFailed(f"no task yields held-out questions: {sorted(set(task_names))}")
     if len(exam) < num_questions:
-        log.warning("only %d held-out questions instead of %d", len(exam), num_questions)
+        logger.warning("only %d held-out questions instead of %d", len(exam), num_questions)
     return exam
 
 
@@ -125,7 +127,7 @@ def _fill_slots(
             break
     unfit = {tasks[slot] for slot in tasks if slot not in drawn}
     for name in sorted(unfit):
-        log.warning(
+        logger.warning(
             "task %s yields no training questions: left out of round %d", name, round_number
         )
     return unfit
@@ -159,7 +161,7 @@ def _hash(*parts: str | int) -> int:
 
 
 def _warn(question: Question, outcome: Unscorable) -> None:
-    log.warning(
+    logger.warning(
         "question %s/%d cannot be expanded: %s %s",
         question.task,
         question.index,

@@ -43,7 +43,7 @@ from rewards.worker import (
     escape,
 )
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_START_FAILURES = 3
 MAX_ITEMS_PER_REQUEST = 512
@@ -308,7 +308,7 @@ class Verifier:
             try:
                 worker = WorkerProcess(self._command, self._start, self._limits.start_deadline_s)
             except OSError as error:
-                log.error("a verifier worker cannot be started: %s", error)
+                logger.error("a verifier worker cannot be started: %s", error)
                 return
             self._workers_started += 1
             self._alive.add(worker)
@@ -366,7 +366,9 @@ class Verifier:
             raise VerifierClosed("the verifier was closed")
         if not lost.is_final:  # else the caller gets it as VerifierBroken
             said = f"; it wrote:\n{worker.tail}" if worker.tail else ""
-            log.warning("lost a verifier worker %s: %s, %s%s", when, lost.reason, lost.detail, said)
+            logger.warning(
+                "lost a verifier worker %s: %s, %s%s", when, lost.reason, lost.detail, said
+            )
 
     def _note_start_failure(self, worker: WorkerProcess, lost: WorkerLost) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from node.batch import Group, VerifiedRollout
 from node.config import PolicyConfig
-from node.generate import Completion, GenerationFailed, Sampling
+from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Sampling
 from node.model import load_tokenizer
 from node.policy import LanguagePolicy, encode, prompt_ids, request_seed
 from node.update import Update
@@ -53,6 +53,7 @@ class FakeGenerator:
             self.deaths -= 1
             raise GenerationFailed("out of memory")
         self.seeds += seeds
+        self.sampling = sampling
         logps = (-0.5,) * len(self.token_ids)
         return [[Completion(self.token_ids, logps, True)] * sampling.num_answers for _ in prompts]
 
@@ -90,6 +91,15 @@ def test_answers_are_the_decoded_text_without_special_tokens(
     assert own.rollout.answers == (Answer("7", True, 2, -0.5),) * 2
     assert own.rollout.policy_round == 3
     assert own.token_ids[0][-1] == tokenizer.eos_token_id
+
+
+def test_a_greedy_answer_is_one_and_of_the_most_likely_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    policy = make_policy(tokenizer)
+    [own] = policy.roll_out([QUESTION], 4, greedy=True)
+    assert len(own.rollout.answers) == 1
+    assert policy.generator.sampling == Sampling(1, 8, MIN_TEMPERATURE)  # type: ignore[attr-defined]
 
 
 def test_own_answers_keep_their_sampled_ids(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from node.evaluate import HeldOut
+from node.evaluate import Accuracy, HeldOut
 from node.status import RoundReport, Stage, Status
 from node.summary import NodeSummary, Summary, smooth, write_summary
 from node.view import LiveView, live_view, show_summary, sparkline
@@ -22,8 +22,8 @@ def made_summary(after: float) -> Summary:
         own_reward=(0.1, 0.2, 0.3),
         round_s=(0.5, 0.5, 0.5),
         own_tokens=300,
-        heldout_before=HeldOut((0.0, 0.25, 0.5, 0.25) * 25, TASKS, 4),
-        heldout_after=HeldOut((after, 0.25, 0.5, 0.25) * 25, TASKS, 4),
+        heldout_before=HeldOut((0.0, 0.25, 0.5, 0.25) * 25, TASKS, 4, Accuracy(0.5, 0.05, 100)),
+        heldout_after=HeldOut((after, 0.25, 0.5, 0.25) * 25, TASKS, 4, Accuracy(0.5, 0.05, 100)),
         checkpoint="home/checkpoints/round-00000003",
     )
     return Summary(12.3, 1, "easy", "ab" * 32, "tiny", (node,))
@@ -81,6 +81,7 @@ def test_summary_files_say_what_happened(tmp_path: Path) -> None:
     assert node["heldout_questions"] == 100
     assert node["heldout_before"]["mean"] == 0.25
     assert node["heldout_after"]["per_task"]["a"]["num_questions"] == 50
+    assert node["heldout_after"]["greedy"]["mean"] == 0.5
     assert node["own_reward"] == [0.1, 0.2, 0.3]
     assert (tmp_path / "summary.png").read_bytes().startswith(b"\x89PNG")
 
