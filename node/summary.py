@@ -130,7 +130,7 @@ def draw_summary(summary: Summary, path: Path) -> None:
 
 
 def _draw_bars(axes: "Axes", nodes: Sequence[NodeSummary]) -> None:
-    tasks = ["all", *nodes[0].heldout_before.per_task]
+    tasks = ["all", "all, greedy", *nodes[0].heldout_before.per_task]
     width = 0.4
     for offset, name, color in ((-0.5, "before", "#b8b8b8"), (0.5, "after", "#2a78b5")):
         means, errors = [], []
@@ -148,7 +148,8 @@ def _draw_bars(axes: "Axes", nodes: Sequence[NodeSummary]) -> None:
 
 def _task(node: NodeSummary, when: str, task: str) -> Accuracy:
     heldout: HeldOut = getattr(node, f"heldout_{when}")
-    return heldout.overall if task == "all" else heldout.per_task[task]
+    whole = {"all": heldout.overall, "all, greedy": heldout.greedy}
+    return whole.get(task) or heldout.per_task[task]
 
 
 def smooth(values: Sequence[float]) -> list[float]:
