@@ -169,6 +169,7 @@ def log_to(file: Path | None, also_stderr: bool = True) -> None:
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers, force=True
     )
+    logging.captureWarnings(True)  # those of libraries would tear the live view
     for package in ("node", "swarm", "rewards"):
         logging.getLogger(package).setLevel(logging.INFO)
 
