@@ -36,6 +36,7 @@ import torch
 from datasets import IterableDataset
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
+from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import utils as trl_utils
 
@@ -157,6 +158,7 @@ class Learner:
             seed=seed % 2**32,
             output_dir=str(work_dir),
             bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
         )
         self._trainer = _build_trainer(model, tokenizer, config, settings)
         self._failure: BaseException | None = None
@@ -284,6 +286,7 @@ def _build_trainer(
     # The reference of the KL term is the start as it was given, not what TRL would load again by
     # the model's name. With LoRA it is the model with its adapter switched off.
     reference = copy.deepcopy(model) if config.kl_weight > 0 and not config.lora_rank else None
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using 'rollout_func'")  # hence the exact pin
         trainer = _Trainer(

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 from node.build import open_node
 from node.config import ConfigError, NodeConfig, find_manifest, load_config
 from node.generate import GenerationFailed
+from node.policy import LanguagePolicy
 from node.status import Status
 
 TINY = Path(str(files("node") / "tiny"))
@@ -55,6 +56,20 @@ def test_an_adapter_learns_and_resumes(tmp_path: Path) -> None:
     with open_node(config, Status()) as node:
         assert node.state.round == 2
         assert node.policy.roll_out(before, 3) == expected
+
+
+def test_bfloat16_is_the_arithmetic_while_weights_stay_float32(tmp_path: Path) -> None:
+    config = settings(
+        tmp_path, policy__dtype="bfloat16", learn__learning_rate=1e-6, rollout__questions=8
+    )
+    with open_node(config, Status()) as node:
+        assert isinstance(node.policy, LanguagePolicy)
+        weight = node.policy.learner.model.model.norm.weight
+        before = weight.detach().clone()
+        report = node.run_round()
+        assert report.update_skipped is None
+        assert weight.dtype == torch.float32
+        assert 0 < (weight - before).abs().max() < 1e-5, "bfloat16 would round such a step away"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes such heads")
