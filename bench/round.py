@@ -1,6 +1,6 @@
 """Where the time of one node-round goes: the embedded policy, 8 questions x 8 answers.
 
-    .venv/bin/python bench/round.py                   # all engines, about five minutes
+    .venv/bin/python bench/round.py                   # all engines, some six minutes
     .venv/bin/python bench/round.py --engines vllm    # one of them
 
 Every engine runs in a process of its own, and the engines take turns `--repeats` times, so that a
@@ -53,7 +53,8 @@ def main() -> None:
 def run_child(engine: str, options: argparse.Namespace) -> dict[str, object]:
     """One engine in a fresh process."""
     command = [sys.executable, __file__, "--child", engine]
-    command += ["--rounds", str(options.rounds), "--seed", str(options.seed)]
+    num_rounds = min(options.rounds, 5) if engine == "one-by-one" else options.rounds
+    command += ["--rounds", str(num_rounds), "--seed", str(options.seed)]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout[done.stdout.index("{") :])  # type: ignore[no-any-return]
