@@ -8,6 +8,11 @@ from rewards.question import Expansion, Judged, Verdict, is_correct
 from swarm.rollout import Rollout
 
 
+def differ(rewards: Sequence[float]) -> bool:
+    """Whether not all rewards are equal, so that some advantage is not zero."""
+    return len(set(rewards)) > 1
+
+
 @dataclass(frozen=True, slots=True)
 class OwnRollout:
     """A rollout of this node: what is shared, and what only its author knows."""
@@ -37,7 +42,7 @@ class VerifiedRollout:
     @property
     def is_informative(self) -> bool:
         """Whether the rewards differ, so that some advantage is not zero."""
-        return len(set(self.rewards)) > 1
+        return differ(self.rewards)
 
     @property
     def is_shareable(self) -> bool:
@@ -62,7 +67,7 @@ class Group:
     @property
     def is_informative(self) -> bool:
         """Whether the rewards differ, so that some advantage is not zero."""
-        return len(set(self.rewards)) > 1
+        return differ(self.rewards)
 
 
 @dataclass(frozen=True, slots=True)

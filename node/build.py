@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from node.checkpoint import Checkpoints, NodeState
 from node.config import ConfigError, NodeConfig, find_manifest
 from node.exchange import Exchange
-from node.generate import GenerationFailed, Generator, Sampling, check_probe
+from node.generate import PROBE_TOLERANCE, GenerationFailed, Generator, Sampling, check_probe
 from node.generate_transformers import TransformersGenerator
 from node.generate_vllm import VllmGenerator, prepare_environment, vllm_problem
 from node.home import keep_seed, open_home
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.15}
-"""Nats between engine and trainer (measured: 4e-6 and 3e-2; stale weights were off by 4)."""
 PROBE = "A node compares its engine with its trainer on this text: 0123456789."
 
 

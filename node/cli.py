@@ -136,7 +136,7 @@ def make_tiny_command(
     out: Annotated[Path, typer.Option(help="A directory that does not exist yet, or is empty.")],
     seed: Annotated[int, typer.Option(help="Of weights, data and order.")] = 0,
 ) -> None:
-    """Train the embedded policy from nothing (about ten minutes on one core)."""
+    """Train the embedded policy from nothing (about eight minutes on one core)."""
     from node.make_tiny import make_tiny
 
     log_to(None)

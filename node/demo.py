@@ -40,9 +40,8 @@ def run_demo(
         deadline = threading.Timer(max_train_s, stop_asked.set)
         deadline.daemon = True
         deadline.start()
-        node.run(config.rounds)
+        checkpoint = node.run(config.rounds)
         deadline.cancel()
-        checkpoint = node.checkpoint()
         after = _evaluate(node, questions, status, "after")
         summary = Summary(
             wall_s=time.monotonic() - began,

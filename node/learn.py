@@ -40,7 +40,7 @@ from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import utils as trl_utils
 
-from node.batch import BatchLimits, Group
+from node.batch import BatchLimits, Group, differ
 from node.config import LearnConfig
 from node.update import Update
 
@@ -68,7 +68,7 @@ def advantages(rewards: Sequence[float]) -> list[float]:
 
     As TRL does it: the standard deviation of a sample (divided by n - 1), plus `STD_EPSILON`.
     """
-    if len(set(rewards)) < 2:
+    if not differ(rewards):
         return [0.0] * len(rewards)
     mean, std = statistics.fmean(rewards), statistics.stdev(rewards)
     return [(reward - mean) / (std + STD_EPSILON) for reward in rewards]

@@ -55,16 +55,16 @@ class Node:
             self.policy.sync()
         return self._finish(number, own, batch, update)
 
-    def run(self, rounds: int | None = None) -> None:
+    def run(self, rounds: int | None = None) -> Path:
         """Rounds until `stop_asked` or the given number of the policy's rounds is reached.
 
-        A stop is answered after the round under way, with a checkpoint.
+        A stop is answered after the round under way. Returns the checkpoint of the last round.
         """
         while not self.stop_asked.is_set() and (rounds is None or self.state.round < rounds):
             self.run_round()
             if self.state.round % self.checkpoint_every == 0:
                 self.checkpoint()
-        self.checkpoint()
+        return self.checkpoint()
 
     def checkpoint(self) -> Path:
         """Writes the present state; where it stands on disk already, nothing is written."""

@@ -25,7 +25,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from node.config import ConfigError, find_manifest
-from node.policy import prompt_ids
+from node.policy import answer_ids, prompt_ids
 from node.tiny_exam import Student, TaskFigures, draw_held_out, draw_to_train, examine
 from node.tiny_tokenizer import END, MAX_CONTEXT_TOKENS, PAD, SPECIAL_TOKENS, train_tokenizer
 from rewards.question import Expansion
@@ -125,7 +125,7 @@ def make_tiny(
     """Trains an embedded policy for the manifest's tasks (by default "easy") and writes it.
 
     The same arguments give the same files on the same machine; another processor or build of
-    torch may round otherwise and end up with a similar policy. One core, about six minutes.
+    torch may round otherwise and end up with a similar policy. One core, about eight minutes.
 
     Raises:
         ConfigError: `out` is a file or not empty.
@@ -301,8 +301,7 @@ def _schedule(step: int, num_steps: int) -> float:
 
 def _example(student: Student, text: str, answer: str) -> Example:
     tokenizer = student.tokenizer
-    ids = tokenizer.encode(answer, add_special_tokens=False, split_special_tokens=True)
-    return prompt_ids(tokenizer, text), (*ids, SPECIAL_TOKENS.index(END))
+    return prompt_ids(tokenizer, text), answer_ids(tokenizer, answer, finished=True)
 
 
 def _loss(model: Qwen2ForCausalLM, examples: Sequence[Example]) -> torch.Tensor:

@@ -174,18 +174,17 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rollout: VerifiedRollout) -> Gr
     Own answers keep their sampled ids. Foreign text is encoded with special tokens split, so that
     no peer can inject one; the end of sequence is added only where the author says finished.
     """
-    answer_ids = rollout.token_ids
-    if answer_ids is None:
-        answer_ids = tuple(
-            _foreign_ids(tokenizer, answer.text, answer.finished)
+    token_ids = rollout.token_ids
+    if token_ids is None:
+        token_ids = tuple(
+            answer_ids(tokenizer, answer.text, answer.finished)
             for answer in rollout.rollout.answers
         )
-    return Group(prompt_ids(tokenizer, rollout.expansion.text), answer_ids, rollout.rewards)
+    return Group(prompt_ids(tokenizer, rollout.expansion.text), token_ids, rollout.rewards)
 
 
-def _foreign_ids(
-    tokenizer: "PreTrainedTokenizerBase", text: str, finished: bool
-) -> tuple[int, ...]:
+def answer_ids(tokenizer: "PreTrainedTokenizerBase", text: str, finished: bool) -> tuple[int, ...]:
+    """An answer's text as token ids, special tokens split; with the end of sequence if finished."""
     ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
     return (*ids, tokenizer.eos_token_id) if finished else tuple(ids)
 
