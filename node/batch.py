@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rewards.question import Expansion, Judged, Verdict, is_correct
-from swarm.rollout import Rollout
+import msgspec
+
+from rewards.question import Answer, Expansion, Judged, Verdict, is_correct
 
 
 def differ(rewards: Sequence[float]) -> bool:
@@ -15,24 +16,43 @@ def differ(rewards: Sequence[float]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OwnRollout:
-    """A rollout of this node: what is shared, and what only its author knows."""
+    """A rollout of this node: what may be shared, and what only its author knows."""
 
-    rollout: Rollout
     expansion: Expansion
+    answers: tuple[Answer, ...]
+    policy_round: int
+    """Updates that the policy had made when it answered."""
     token_ids: tuple[tuple[int, ...], ...]
     """Each answer as sampled, the end-of-sequence token included if it was reached."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a foreign rollout comes from."""
+
+    author: str
+    """Node id."""
+    hash: bytes
+    """Of the signed bytes: names the rollout everywhere."""
+    policy_round: int
+    """Updates that the author's policy had made; its claim."""
+    age_s: float
+    """Since this node first heard of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRollout:
     """A rollout that this node's own verifier has judged."""
 
-    rollout: Rollout
     expansion: Expansion
+    answers: tuple[Answer, ...]
     verdicts: tuple[Verdict, ...]
     """One per answer."""
     token_ids: tuple[tuple[int, ...], ...] | None
     """Of an own rollout; None for a foreign one, which is re-encoded from its text."""
+    policy_round: int = 0
+    """Of an own rollout: updates that the policy had made when it answered."""
+    origin: Origin | None = None
+    """Of a foreign rollout; None for an own one."""
 
     @property
     def rewards(self) -> tuple[float, ...]:
@@ -63,6 +83,8 @@ class Group:
     """Own answers: as sampled. Foreign ones: re-encoded text, special tokens split."""
     rewards: tuple[float, ...]
     """One per answer, from the node's own verifier."""
+    weight: float = 1.0
+    """Multiplies the advantages; below 1 for a foreign group that is unlike the own policy."""
 
     @property
     def is_informative(self) -> bool:

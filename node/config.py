@@ -95,11 +95,62 @@ class VerifyConfig(_Section):
     """Address space of a worker."""
 
 
+Share = Literal["none", "informative", "lessons", "all"]
+
+
+class SwarmConfig(_Section):
+    foreign: int = Field(default=4, ge=0, le=4096)
+    """Peers' rollouts per round (J). 0 learns from nobody: ordinary RL fine-tuning."""
+    share: Share = "lessons"
+    """Own rollouts that peers may have: none; those whose rewards differ (informative); these and
+    one all-correct one per task and round (lessons); all that were judged."""
+    peer_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of a round's foreign rollouts that one peer may have at most, rounded up."""
+    wait_s: float = Field(default=0.0, ge=0, le=3600)
+    """Seconds per round to wait for peers' rollouts while fewer than J are there."""
+    likelihood_weight: bool = False
+    """Multiplies a foreign group's advantages by min(1, exp(l - o)): l its mean log-probability
+    per token under the own policy, o that of the round's own answers. No claim of a peer enters."""
+    listen: str = "/ip4/0.0.0.0/tcp/8421"
+    """Multiaddr to listen on; port 0 takes a free one."""
+    bootstrap: tuple[str, ...] = ()
+    """Addresses of peers to dial, besides those of the manifest and those known from before."""
+    max_peers: int = Field(default=64, ge=1, le=1024)
+    """Connections at most."""
+    pool_mib: int = Field(default=64, ge=1)
+    """Signed rollouts kept on disk, own and foreign."""
+    stay: bool = False
+    """After the last of `rounds` the node goes on serving its peers until it is stopped."""
+
+
+class ApiConfig(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8420, ge=0, le=65535)
+    """0 takes a free one; `api-address` in the home says which."""
+
+
+class SuperviseConfig(_Section):
+    hang_s: float = Field(default=900.0, gt=0)
+    """A learner whose stage lasts longer is killed and started again from its checkpoint."""
+    start_s: float = Field(default=1800.0, gt=0)
+    """The same for loading: a large model may have to be downloaded first."""
+    stop_s: float = Field(default=60.0, gt=0)
+    """After SIGTERM: seconds for the learner to finish or abandon its round and write a
+    checkpoint; then it is killed. The node ends at most 10 s later."""
+    max_backoff_s: float = Field(default=60.0, gt=0)
+    """Between restarts of a learner that keeps failing: 1, 2, 4, ... up to this."""
+
+
+class EvaluateConfig(_Section):
+    questions: int = Field(default=0, ge=0)
+    """Held-out questions asked before the first and after the last of `rounds`; 0 asks none."""
+
+
 class NodeConfig(_Section):
     """Everything that an operator may choose."""
 
     home: Path = Path("sapo-home")
-    """The node's directory: checkpoints, logs, and from step 2 on identity and pool."""
+    """The node's directory: identity, pool, checkpoints, logs."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Of questions and sampling. None draws one at the first start and keeps it in `home`."""
     manifest: str = "easy"
@@ -111,6 +162,10 @@ class NodeConfig(_Section):
     learn: LearnConfig = LearnConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     verify: VerifyConfig = VerifyConfig()
+    swarm: SwarmConfig = SwarmConfig()
+    api: ApiConfig = ApiConfig()
+    supervise: SuperviseConfig = SuperviseConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
 
 
 def load_config(

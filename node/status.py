@@ -1,4 +1,8 @@
-"""What the node does now and what its rounds did: one name per number, everywhere."""
+"""What the node does now and what its rounds did: one name per number, everywhere.
+
+A learner keeps a `Status`. The control process makes of it, and of what it knows itself, the one
+`Snapshot` that API, page, terminal and metrics show.
+"""
 
 import time
 from collections import deque
@@ -6,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 
 class Stage(StrEnum):
@@ -15,6 +21,9 @@ class Stage(StrEnum):
     DRAWING = "drawing"
     GENERATING = "generating"
     VERIFYING = "verifying"
+    SHARING = "sharing"
+    MIXING = "mixing"
+    """Asking for peers' rollouts, and waiting for them where the settings say so."""
     UPDATING = "updating"
     SYNCING = "syncing"
     CHECKPOINTING = "checkpointing"
@@ -22,8 +31,34 @@ class Stage(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class RoundReport:
+class ForeignFate(StrEnum):
+    """What became of a foreign rollout that the mixer drew."""
+
+    USED = "used"
+    TOO_LONG = "too_long_for_model"
+    """An answer or the question has more tokens than the own policy takes."""
+    EMPTY = "empty_answer"
+    """An answer has no tokens and did not finish: nothing to learn from."""
+
+
+class ForeignGroup(msgspec.Struct, frozen=True):
+    """One foreign rollout of a round."""
+
+    author: str
+    hash: bytes
+    task: str
+    fate: ForeignFate
+    policy_round: int
+    """Claimed by the author."""
+    age_s: float
+    """From first sight to the batch."""
+    mean_logp: float | None = None
+    """Mean log-probability per token in nats of its answers under the receiver's own policy."""
+    weight: float = 1.0
+    """What its advantages were multiplied by."""
+
+
+class RoundReport(msgspec.Struct, frozen=True):
     """What one round did."""
 
     round: int
@@ -53,6 +88,19 @@ class RoundReport:
     """Share of tokens whose ratio was clipped; 0 with one step per batch."""
     seconds: dict[str, float]
     """Per stage."""
+    foreign_wanted: int = 0
+    """Foreign groups that the mixing rule asked for (J)."""
+    foreign: tuple[ForeignGroup, ...] = ()
+    """Those that were there."""
+    num_shared: int = 0
+    """Own rollouts offered to peers."""
+    finished_at: float = 0.0
+    """Unix seconds."""
+
+    @property
+    def foreign_groups_used(self) -> int:
+        """Foreign groups in the batch."""
+        return sum(group.fate is ForeignFate.USED for group in self.foreign)
 
     @property
     def round_s(self) -> float:
@@ -67,7 +115,7 @@ class RoundReport:
 
 @dataclass
 class Status:
-    """The one snapshot that log, live view and (from step 2 on) API show."""
+    """What a learner does; `on_change` hears of every new stage, engine and report."""
 
     stage: Stage = Stage.STARTING
     stage_since: float = field(default_factory=time.monotonic)
@@ -77,6 +125,7 @@ class Status:
     """Why the engine is not the one that `auto` would have liked; shown loudly."""
     reports: deque[RoundReport] = field(default_factory=lambda: deque(maxlen=100_000))
     clock: Callable[[], float] = time.monotonic
+    on_change: Callable[[], None] = lambda: None
     _seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -88,6 +137,7 @@ class Status:
     def during(self, stage: Stage) -> Iterator[None]:
         """Names what happens inside, and adds its duration to the round."""
         self.stage, self.stage_since = stage, self.clock()
+        self.on_change()
         try:
             yield
         finally:
@@ -98,3 +148,115 @@ class Status:
         """Seconds per stage since the last call."""
         seconds, self._seconds = self._seconds, {}
         return seconds
+
+
+class PeerStatus(msgspec.Struct, frozen=True):
+    """One peer: what it did since this node first met it. Restarts are survived."""
+
+    node_id: str
+    connected: bool
+    address: str = ""
+    """Of the connection, while there is one."""
+    connected_s: float = 0.0
+    announcements: int = 0
+    rollouts_offered: int = 0
+    """Entries of its announcements."""
+    rollouts_admitted: int = 0
+    rollouts_used: int = 0
+    """In batches of this node."""
+    refused: dict[str, int] = {}
+    """Reason -> count, of announcements and rollouts that it signed or carried."""
+    lies: int = 0
+    """Refusals that are proven and charged to it."""
+    last_heard: float = 0.0
+    """Unix seconds of its last announcement; 0 if never."""
+
+
+class PoolStatus(msgspec.Struct, frozen=True):
+    """Foreign rollouts at hand."""
+
+    fresh: int = 0
+    """Admitted and not used yet."""
+    used: int = 0
+    own: int = 0
+    """Own rollouts kept to be served."""
+    num_bytes: int = 0
+    offers: int = 0
+    """Announced by peers, wanted by the mixing rule, not fetched yet."""
+    announced_to_pool_s: float | None = None
+    """Median seconds from first sight of an announcement to the pool, of the last 256."""
+    fetched_bytes: int = 0
+    """Of admitted and refused rollouts, since the start of the process."""
+
+
+class LearnerStatus(msgspec.Struct, frozen=True):
+    """The learner process as its supervisor sees it."""
+
+    pid: int | None = None
+    stage: str = "starting"
+    stage_age_s: float = 0.0
+    round: int = 0
+    """Rounds that the policy has made."""
+    target_rounds: int | None = None
+    engine: str = ""
+    engine_warning: str = ""
+    restarts: int = 0
+    """Since the control process started."""
+    last_error: str = ""
+    """Why it ended the last time; escaped."""
+    restart_in_s: float | None = None
+    """Seconds until it is started again, while it is down."""
+    is_done: bool = False
+    """All rounds are made."""
+
+
+class HeldOutStatus(msgspec.Struct, frozen=True):
+    """One evaluation on held-out questions."""
+
+    round: int
+    mean: float
+    standard_error: float
+    num_questions: int
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The one view of a node: API, page, terminal, metrics and demo show this and nothing else."""
+
+    node_id: str
+    version: str
+    swarm_id: str
+    swarm_name: str
+    home: str
+    started: float
+    """Unix seconds of the control process's start."""
+    now: float
+    learner: LearnerStatus
+    pool: PoolStatus
+    peers: tuple[PeerStatus, ...]
+    last_round: RoundReport | None
+    own_reward: tuple[float, ...]
+    """Of the last rounds, oldest first."""
+    foreign_groups_used: tuple[int, ...]
+    """Of the same rounds."""
+    refused: dict[str, int]
+    """Reason -> count over all peers."""
+    heldout: tuple[HeldOutStatus, ...]
+    addresses: tuple[str, ...]
+    """Where peers can dial this node."""
+    warnings: tuple[str, ...]
+    """Whatever a person should look at now, one sentence each; empty when all is well."""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    announcements_sent: int = 0
+    announcements_received: int = 0
+    announcements_dropped: int = 0
+    control_cpu_s: float = 0.0
+    """CPU seconds of the control process."""
+    memory_mib: dict[str, float] = {}
+    """Resident memory by part: control, learner, verifier."""
+    model: str = ""
+    total_tokens: int = 0
+    tasks: tuple[str, ...] = ()
+    """Offered and judged by this node."""
+    tasks_left_out: tuple[str, ...] = ()
+    """Of the manifest, but with another digest here."""

@@ -1,7 +1,7 @@
 """The swarm file: which tasks a swarm works on and within which limits; its rules name the swarm.
 
-[rules] is what every node must agree on; the hash of it is the swarm's id. [about] stands outside
-of the hash and may change. (Step 2 adds [bootstrap] and the owner's signature.)
+[rules] is what every node must agree on; the hash of it is the swarm's id. [about] and [bootstrap]
+stand outside of the hash and may change. (Not yet: the owner's signature under them.)
 """
 
 import hashlib
@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 
 from rewards.tasks import TaskSpec
+from swarm.protocol import MAX_ANSWERS, MIN_ANSWERS
 
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_TASKS = 256
+MAX_BOOTSTRAP_PEERS = 64
 
 
 class ManifestError(ValueError):
@@ -27,14 +29,30 @@ class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str = ""
 
 
-class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What every node must share. Another value is another swarm."""
+class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a node that knows nobody finds its first peers; not part of the swarm's id."""
+
+    peers: tuple[str, ...] = ()
+    """Multiaddrs with peer ids, e.g. /ip4/203.0.113.7/tcp/8421/p2p/12D3KooW..."""
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What every node must share. Another value is another swarm.
+
+    A rule at its default is left out of the hash, so that a rule that a later version adds does
+    not rename the swarms that do not use it. Hence a default never changes.
+    """
 
     tasks: tuple[TaskSpec, ...]
     max_new_tokens: int
     """Tokens that an answer may have, and the default that a node generates."""
     max_answer_bytes: int
     """UTF-8 bytes of one answer; a longer one is unscorable everywhere."""
+    max_answers: int = 32
+    """Answers of one rollout; one with more is refused."""
+    lifetime_s: int = 3600
+    """Seconds for which a rollout may be learned from, counted from the time that its author
+    signed, and from first sight at each receiver."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     about: About
     rules: Rules
+    bootstrap: Bootstrap = Bootstrap()
 
     @property
     def swarm_id(self) -> str:
@@ -70,7 +89,7 @@ def load_manifest(path: Path) -> Manifest:
         manifest = msgspec.toml.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: {error}") from None
-    if problem := _problem(manifest.rules):
+    if problem := _problem(manifest.rules) or _bootstrap_problem(manifest.bootstrap):
         raise ManifestError(f"{path}: {problem}")
     return manifest
 
@@ -87,4 +106,20 @@ def _problem(rules: Rules) -> str | None:
         return f"rules.max_new_tokens = {rules.max_new_tokens}; 1 to 32768 are allowed"
     if not 1 <= rules.max_answer_bytes <= 1_000_000:
         return f"rules.max_answer_bytes = {rules.max_answer_bytes}; 1 to 1000000 are allowed"
+    if not MIN_ANSWERS <= rules.max_answers <= MAX_ANSWERS:
+        return f"rules.max_answers = {rules.max_answers}; {MIN_ANSWERS} to {MAX_ANSWERS} are allowed"
+    if not 10 <= rules.lifetime_s <= 30 * 86400:
+        return f"rules.lifetime_s = {rules.lifetime_s}; 10 to {30 * 86400} are allowed"
+    return None
+
+
+def _bootstrap_problem(bootstrap: Bootstrap) -> str | None:
+    if len(bootstrap.peers) > MAX_BOOTSTRAP_PEERS:
+        return f"bootstrap.peers has {len(bootstrap.peers)} entries, at most {MAX_BOOTSTRAP_PEERS}"
+    for address in bootstrap.peers:
+        if not re.fullmatch(r"/[ -~]{1,300}/p2p/[1-9A-HJ-NP-Za-km-z]{40,64}", address):
+            return (
+                f"bootstrap.peers: {address[:320]!r} is no address of a peer; "
+                "write /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID"
+            )
     return None

@@ -1,0 +1,93 @@
+"""The seam between nodes: announcements go to everybody, rollouts are fetched by hash."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+
+class FetchFailed(RuntimeError):
+    """A peer did not deliver; the message says how it failed. Says nothing about any author."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Announcement bytes as they came, unverified."""
+
+    record: bytes
+    carrier: str
+    """Node id of the peer whose connection brought it; it need not be the author."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connected peer."""
+
+    node_id: str
+    address: str
+    """Multiaddr of the far end."""
+    since: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes and counts since the start, as far as this layer sees them."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    announcements_sent: int = 0
+    announcements_received: int = 0
+    announcements_dropped: int = 0
+    """Received, and thrown away because nobody took them in time: never silent."""
+    rollouts_served: int = 0
+    rollouts_fetched: int = 0
+    fetches_failed: int = 0
+
+
+FindRollouts = Callable[[Sequence[bytes]], Awaitable[dict[bytes, bytes]]]
+"""Hashes -> signed bytes of those rollouts that this node has. Awaited for each request of a peer;
+disks are read off the trio thread."""
+
+
+class Gossip(Protocol):
+    """What a node needs of its peers. All methods are called from the trio thread.
+
+    Delivery is at most once, in no order; a peer may be late, lie or be gone. Implementations pace
+    and bound everything that they queue, and count what they drop.
+    """
+
+    node_id: str
+    received: trio.MemoryReceiveChannel[Received]
+    """Announcements of others, each distinct record once; never own ones. One reader."""
+
+    async def announce(self, record: bytes) -> None:
+        """Hands signed announcement bytes to all peers; returns when they are on their way."""
+        ...
+
+    async def fetch(
+        self, node_id: str, hashes: Sequence[bytes], max_bytes: int
+    ) -> dict[bytes, bytes]:
+        """Those of the rollouts that the peer has: hash -> bytes that have this hash.
+
+        Args:
+            hashes: at most MAX_FETCH_HASHES.
+            max_bytes: of the whole reply; a longer one is an error.
+
+        Raises:
+            FetchFailed: not connected, too slow, too large, broken off, or bytes of another hash.
+        """
+        ...
+
+    def connections(self) -> list[Connection]:
+        """The peers connected now."""
+        ...
+
+    def traffic(self) -> Traffic:
+        """What went over this node's connections so far."""
+        ...
+
+    def addresses(self) -> list[str]:
+        """Multiaddrs under which this node can be dialled, its id included."""
+        ...
