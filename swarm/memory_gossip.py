@@ -1,0 +1,193 @@
+"""The Gossip of tests: many nodes in one process, with delay, loss and partitions on demand."""
+
+import random
+import time
+from collections.abc import Callable, Collection, Sequence
+
+import trio
+
+from swarm.fetch import MAX_REPLY_BYTES, decode_reply, decode_request, encode_reply, encode_request
+from swarm.gossip import Connection, FetchFailed, FindRollouts, Received, Traffic
+from swarm.inbox import CAPACITY, Inbox
+
+
+class MemoryNetwork:
+    """Joins nodes to one swarm. Everybody is connected to everybody whom no partition cuts off.
+
+    Deterministic for one seed. Under trio's mock clock a delay costs no time.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        delay_s: float = 0.0,
+        loss: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Args:
+            delay_s: of every announcement and of every fetch.
+            loss: probability that one announcement does not reach one node.
+            clock: Unix seconds.
+        """
+        self.delay_s = delay_s
+        self.loss = loss
+        self._random = random.Random(seed)
+        self._clock = clock
+        self._nodes: dict[str, MemoryGossip] = {}
+        self._groups: tuple[frozenset[str], ...] = ()
+
+    def join(self, node_id: str, find: FindRollouts, capacity: int = CAPACITY) -> "MemoryGossip":
+        """A new node, connected at once. Under an id that left before, it is a restart.
+
+        Args:
+            capacity: announcements that may wait for the node's reader.
+        """
+        if node_id in self._nodes:
+            raise ValueError(f"{node_id} is here already")
+        node = MemoryGossip(self, node_id, find, self._clock(), capacity)
+        self._nodes[node_id] = node
+        return node
+
+    def leave(self, node_id: str) -> None:
+        """Takes a node away; its `received` ends."""
+        self._nodes.pop(node_id).close()
+
+    def partition(self, *groups: Collection[str]) -> None:
+        """Cuts the groups off from each other until `heal`; nodes in no group reach everybody."""
+        self._groups = tuple(map(frozenset, groups))
+
+    def heal(self) -> None:
+        """Connects everybody again."""
+        self._groups = ()
+
+    def reachable(self, node_id: str) -> list["MemoryGossip"]:
+        """The other nodes that a node is connected to; none once it has left."""
+        if node_id not in self._nodes:
+            return []
+        own = [group for group in self._groups if node_id in group]
+        return [
+            node
+            for other, node in self._nodes.items()
+            if other != node_id and not (own and self._is_cut_off(other, own))
+        ]
+
+    def loses(self) -> bool:
+        """Whether the delivery at hand is lost."""
+        return self._random.random() < self.loss
+
+    def _is_cut_off(self, node_id: str, own: list[frozenset[str]]) -> bool:
+        return any(node_id in group for group in self._groups if group not in own)
+
+
+class MemoryGossip:
+    """One node of a MemoryNetwork; see Gossip. Bytes in its traffic are payload."""
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        node_id: str,
+        find: FindRollouts,
+        joined: float,
+        capacity: int,
+    ) -> None:
+        self.node_id = node_id
+        self._network = network
+        self._find = find
+        self._joined = joined
+        self._inbox = Inbox(capacity)
+        self._bytes_sent = self._bytes_received = 0
+        self._num_announced = self._num_served = self._num_fetched = self._num_failed = 0
+        self.received: trio.MemoryReceiveChannel[Received] = self._inbox.received
+
+    async def announce(self, record: bytes) -> None:
+        """See Gossip. Raises ValueError for what is no announcement by size and magic."""
+        self._inbox.check_own(record)
+        peers = self._network.reachable(self.node_id)
+        self._num_announced += 1
+        self._bytes_sent += len(record) * len(peers)
+        for peer in peers:
+            if self._network.loses():
+                continue
+            if self._network.delay_s:
+                trio.lowlevel.spawn_system_task(self._deliver_late, peer, record)
+            else:
+                peer.deliver(record, self.node_id)
+        await trio.lowlevel.checkpoint()
+
+    async def fetch(
+        self, node_id: str, hashes: Sequence[bytes], max_bytes: int
+    ) -> dict[bytes, bytes]:
+        """See Gossip."""
+        request = encode_request(hashes)
+        try:
+            reply = await self._ask(node_id, request)
+            found = decode_reply(reply, hashes, max_bytes)
+        except FetchFailed:
+            self._num_failed += 1
+            raise
+        self._num_fetched += len(found)
+        return found
+
+    def connections(self) -> list[Connection]:
+        """See Gossip."""
+        return [
+            Connection(node.node_id, f"/memory/{node.node_id}", max(self._joined, node._joined))
+            for node in self._network.reachable(self.node_id)
+        ]
+
+    def traffic(self) -> Traffic:
+        """See Gossip."""
+        return Traffic(
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+            announcements_sent=self._num_announced,
+            announcements_received=self._inbox.num_received,
+            announcements_dropped=self._inbox.num_dropped,
+            rollouts_served=self._num_served,
+            rollouts_fetched=self._num_fetched,
+            fetches_failed=self._num_failed,
+        )
+
+    def addresses(self) -> list[str]:
+        """See Gossip."""
+        return [f"/memory/{self.node_id}"]
+
+    def deliver(self, record: bytes, carrier: str) -> None:
+        """Takes an announcement from the network, whatever its bytes are."""
+        self._bytes_received += len(record)
+        self._inbox.put(record, carrier)
+
+    async def serve(self, request: bytes) -> bytes:
+        """The reply to a request.
+
+        Raises:
+            FetchFailed: the request is malformed.
+        """
+        hashes = decode_request(request)
+        if hashes is None:
+            raise FetchFailed("the peer refused the request as malformed")
+        reply, num_records = encode_reply(hashes, await self._find(hashes), MAX_REPLY_BYTES)
+        self._num_served += num_records
+        self._bytes_received += len(request)
+        self._bytes_sent += len(reply)
+        return reply
+
+    def close(self) -> None:
+        """Ends `received`; called by the network."""
+        self._inbox.close()
+
+    async def _ask(self, node_id: str, request: bytes) -> bytes:
+        await trio.sleep(self._network.delay_s)
+        for peer in self._network.reachable(self.node_id):
+            if peer.node_id == node_id:
+                reply = await peer.serve(request)
+                self._bytes_sent += len(request)
+                self._bytes_received += len(reply)
+                return reply
+        raise FetchFailed("not connected")
+
+    async def _deliver_late(self, peer: "MemoryGossip", record: bytes) -> None:
+        await trio.sleep(self._network.delay_s)
+        if peer in self._network.reachable(self.node_id):
+            peer.deliver(record, self.node_id)
