@@ -1,4 +1,10 @@
-"""Rollouts with their verdicts, groups to learn from, and how a batch is mixed."""
+"""Rollouts with their verdicts, groups to learn from, and the rule by which a batch is mixed.
+
+The rule (SAPO, step 4): T = the node's own I rollouts, all of them, and up to J foreign ones,
+drawn uniformly from those whose rewards differ. `wants`, `max_from_one_peer` and `mix` are its
+parts; the draw itself is made where the foreign rollouts lie, in the pool of the control process.
+`may_share` is the other end: which own rollouts peers may have.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from node.config import Share
 from rewards.question import Answer, Expansion, Judged, Verdict, is_correct
 
 
@@ -55,9 +62,14 @@ class VerifiedRollout:
     """Of a foreign rollout; None for an own one."""
 
     @property
+    def correct(self) -> tuple[bool, ...]:
+        """One per answer; false also for an own answer that is unscorable."""
+        return tuple(is_correct(verdict) for verdict in self.verdicts)
+
+    @property
     def rewards(self) -> tuple[float, ...]:
         """1 for a correct answer, else 0: an own answer that is unscorable trains as wrong."""
-        return tuple(float(is_correct(verdict)) for verdict in self.verdicts)
+        return tuple(float(correct) for correct in self.correct)
 
     @property
     def is_informative(self) -> bool:
@@ -84,12 +96,9 @@ class Group:
     rewards: tuple[float, ...]
     """One per answer, from the node's own verifier."""
     weight: float = 1.0
-    """Multiplies the advantages; below 1 for a foreign group that is unlike the own policy."""
-
-    @property
-    def is_informative(self) -> bool:
-        """Whether the rewards differ, so that some advantage is not zero."""
-        return differ(self.rewards)
+    """Multiplies the advantages; below 1 for a foreign group that is unlike the own policy. A
+    group of weight 0 has no gradient, but its tokens count in the mean over the batch's tokens:
+    they did at every weight above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,8 @@ class BatchLimits:
             return f"{len(group.answer_ids)} answers, but {len(group.rewards)} rewards"
         if not all(math.isfinite(reward) for reward in group.rewards):
             return "a reward is not finite"
+        if not (math.isfinite(group.weight) and group.weight >= 0):
+            return f"the weight {group.weight} is not a number of at least 0"
         if not group.prompt_ids:
             return "the prompt is empty"
         for number, ids in enumerate((group.prompt_ids, *group.answer_ids)):
@@ -130,9 +141,45 @@ class BatchLimits:
         return None
 
 
-def mix(own: Sequence[VerifiedRollout]) -> list[VerifiedRollout]:
-    """The training set T of a node alone (J = 0): its own rollouts, all of them.
+def wants(correct: Sequence[bool]) -> bool:
+    """Whether the mixing rule takes a foreign rollout with these verdicts: not all are equal.
 
-    Step 2 adds what peers offer: I own and J foreign rollouts (SAPO, step 4).
+    Asked of an announcement's claimed bits before a rollout is fetched, and again of what this
+    node's own verifier found.
     """
-    return list(own)
+    return differ([float(one) for one in correct])
+
+
+def max_from_one_peer(num_foreign: int, peer_share: float) -> int:
+    """Foreign rollouts of one round that one peer may have written: J * share rounded up, >= 1."""
+    # Rounded first: 100 * 0.07 is 7.000000000000001.
+    return max(1, math.ceil(round(num_foreign * peer_share, 9)))
+
+
+def mix(
+    own: Sequence[VerifiedRollout], foreign: Sequence[VerifiedRollout]
+) -> list[VerifiedRollout]:
+    """The training set T: all own rollouts, then those foreign ones that have an advantage."""
+    return [*own, *(one for one in foreign if wants(one.correct))]
+
+
+def may_share(own: Sequence[VerifiedRollout], share: Share) -> list[VerifiedRollout]:
+    """Those of a round's own rollouts that are offered to peers, in order.
+
+    Never one with an answer that was not judged. `none`: none. `informative`: those whose rewards
+    differ. `lessons`: these, and the first all-correct one of each task: it has no advantage, but
+    without it a master of a task would have nothing to teach. `all`: all.
+    """
+    judged = [] if share == "none" else [one for one in own if one.is_shareable]
+    if share == "all":
+        return judged
+    lessons: dict[str, VerifiedRollout] = {}
+    if share == "lessons":
+        for one in judged:
+            if all(one.correct):
+                lessons.setdefault(one.expansion.question.task, one)
+    return [
+        one
+        for one in judged
+        if one.is_informative or lessons.get(one.expansion.question.task) is one
+    ]

@@ -8,8 +8,9 @@ batch), the fused log-probabilities, AdamW (TRL's default betas 0.9 and 0.999, e
 clipping of the gradient norm, the schedule, micro-batches, LoRA, checkpoint files.
 What is ours: the rewards (verified before), and the advantages. TRL normalises over groups of one
 fixed size; rollouts of peers have other sizes, so `advantages` does it here, by TRL's formula.
-Answers with advantage 0 have no gradient: they are counted in the mean over tokens, but not sent
-through the model. (With a KL weight they have one, and are sent.)
+Advantages are multiplied by their group's weight. Answers whose advantage is 0, or became so by a
+weight of 0, have no gradient: they are counted in the mean over tokens, but not sent through the
+model. (With a KL weight they have one, and are sent.)
 
 TRL has a loss called "sapo". It is an unrelated method and is never used here.
 
@@ -134,7 +135,8 @@ class Learner:
             model: the start; changed in place, or wrapped by an adapter with `lora_rank`. When
                 resuming, its weights are replaced; with LoRA or a KL weight they must still be
                 the start's, which is the base or the reference.
-            max_answers: the most answers that a batch may have, over all its groups.
+            max_answers: the most answers that a batch may have, over all its groups, own and
+                foreign.
             max_answer_tokens: the longest answer allowed, own or foreign.
             temperature: of the sampling; log-probabilities are taken at the same one.
             seed: of the adapter's start. Seeds the process's global random
@@ -183,8 +185,9 @@ class Learner:
     def learn(self, batch: Sequence[Group]) -> Update:
         """One step on the batch (`num_iterations` of them); returns when the model has changed.
 
-        A batch in which no group is informative has no gradient. It is skipped with a reason:
-        an optimizer step would still move the weights along the momentum of earlier batches.
+        A batch in which no group is informative and has a weight has no gradient. It is skipped
+        with a reason: an optimizer step would still move the weights along the momentum of
+        earlier batches.
 
         Raises:
             ValueError: a group is malformed (names it); nothing was learned.
@@ -195,14 +198,15 @@ class Learner:
         num_tokens = sum(len(ids) for group in batch for ids in group.answer_ids)
         if not num_answers:
             return Update(step=self.step, skipped="the batch is empty")
-        if not self._uses_kl and not any(group.is_informative for group in batch):
+        rows = _rows(batch, keep_zero=self._uses_kl)
+        if not rows:
             return Update(
                 step=self.step,
                 skipped="no informative group",
                 num_answers=num_answers,
                 num_tokens=num_tokens,
             )
-        steps = self._ask(_Batch(_rows(batch, keep_zero=self._uses_kl), num_tokens))
+        steps = self._ask(_Batch(rows, num_tokens))
         return Update(
             step=self.step,
             loss=statistics.fmean(step.loss for step in steps),
@@ -212,6 +216,24 @@ class Learner:
             num_answers=num_answers,
             num_tokens=num_tokens,
         )
+
+    def mean_logps(self, groups: Sequence[Group]) -> list[float]:
+        """Mean log-probability per token in nats of each group's answers under the model as it is
+        now, at the sampling temperature: the mean over all tokens of all its answers.
+
+        The log-probabilities are those of the loss, computed without gradient,
+        `micro_batch_answers` at a time. Called between two `learn`s: the trainer's thread waits.
+
+        Raises:
+            ValueError: a group is malformed (names it).
+        """
+        self._limits.check(groups)
+        rows = [(group.prompt_ids, ids) for group in groups for ids in group.answer_ids]
+        sums = iter(self._trainer.sum_logps(rows))
+        return [
+            sum(next(sums) for _ in group.answer_ids) / sum(map(len, group.answer_ids))
+            for group in groups
+        ]
 
     def save(self, directory: Path) -> None:
         """Writes all that `resume_from` needs into an existing, empty directory.
@@ -270,10 +292,10 @@ def _limits(model: "PreTrainedModel", max_answers: int, max_answer_tokens: int) 
 
 def _rows(batch: Sequence[Group], keep_zero: bool) -> list[_Row]:
     return [
-        _Row(group.prompt_ids, ids, advantage)
+        _Row(group.prompt_ids, ids, group.weight * advantage)
         for group in batch
         for ids, advantage in zip(group.answer_ids, advantages(group.rewards), strict=True)
-        if keep_zero or advantage != 0
+        if keep_zero or group.weight * advantage != 0
     ]
 
 
@@ -425,6 +447,45 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         scored["advantages"] = like.new_tensor([row.advantage for row in self.rows])
         scored["num_items_in_batch"] = torch.tensor(batch.num_tokens, device=like.device)
         return scored
+
+    def sum_logps(self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
+        """Sum of the log-probabilities of each answer, given (prompt, answer) as ids.
+
+        Padded on the right, where a causal model does not look; positions begin at 0.
+        """
+        size = self.args.per_device_train_batch_size
+        was_training = self.model.training
+        self.model.eval()  # no checkpointing of gradients
+        try:
+            with torch.no_grad():
+                parts = [
+                    self._sum_logps(rows[start : start + size])
+                    for start in range(0, len(rows), size)
+                ]
+        finally:
+            self.model.train(was_training)
+        return [value for part in parts for value in part]
+
+    def _sum_logps(self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
+        shape = (len(rows), max(len(prompt) + len(answer) for prompt, answer in rows))
+        ids = torch.full(shape, self.processing_class.pad_token_id)
+        mask = torch.zeros(shape, dtype=torch.long)
+        labels = torch.full(shape, -100)
+        for row, (prompt, answer) in enumerate(rows):
+            end = len(prompt) + len(answer)
+            ids[row, :end] = torch.tensor(prompt + answer)
+            mask[row, :end] = 1
+            labels[row, len(prompt) : end] = torch.tensor(answer)
+        device = self.accelerator.device
+        with self.accelerator.autocast():
+            found = self.model(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                labels=labels.to(device),
+                fused_lm_head=True,
+            )
+        sums: list[float] = found.log_probs.double().sum(-1).tolist()
+        return sums
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Keeps the figures of one step, and no history: TRL's would grow for ever."""

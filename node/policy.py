@@ -3,16 +3,18 @@
 import hashlib
 import json
 import logging
+import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from node.batch import Group, OwnRollout, VerifiedRollout
 from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Generator, Sampling
-from node.update import Update
+from node.status import ForeignFate
+from node.update import ForeignWeight, Update
 from rewards.question import Answer, Expansion
-from swarm.rollout import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,8 +37,17 @@ class Policy(Protocol):
         """
         ...
 
+    def fate(self, foreign: VerifiedRollout) -> ForeignFate:
+        """Whether the policy can learn from a foreign rollout, or why not: as a whole or not at
+        all, since a truncated answer is another one, and a group without some is, too."""
+        ...
+
     def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
-        """One policy-gradient step on the batch; returns when it is done."""
+        """One policy-gradient step on the batch; returns when it is done.
+
+        Args:
+            batch: own rollouts, and foreign ones whose `fate` is USED.
+        """
         ...
 
     def sync(self) -> None:
@@ -64,15 +75,23 @@ class LanguagePolicy:
         *,
         max_prompt_tokens: int,
         seed: int,
-        model_name: str,
+        likelihood_weight: bool = False,
     ) -> None:
+        """
+        Args:
+            max_prompt_tokens: questions with more are left out, own and foreign.
+            likelihood_weight: multiplies the advantages of each foreign group by
+                `likeness(l, o)`: l the mean log-probability per token of its answers, o that of
+                the batch's own answers, both under this policy as it is before the update.
+        """
         self.tokenizer = tokenizer
         self.generator = generator
         self.learner = learner
         self.sampling = sampling
         self.max_prompt_tokens = max_prompt_tokens
         self.seed = seed
-        self.model_name = model_name
+        self.likelihood_weight = likelihood_weight
+        self._special_ids = special_ids(tokenizer)
 
     def roll_out(
         self, questions: Sequence[Expansion], round_number: int, *, greedy: bool = False
@@ -98,13 +117,9 @@ class LanguagePolicy:
         completions = self._generate(prompts, seeds, sampling)
         return [
             OwnRollout(
-                rollout=Rollout(
-                    question=question.question,
-                    answers=tuple(self._decode(one) for one in answers),
-                    model=self.model_name,
-                    policy_round=round_number - 1,
-                ),
                 expansion=question,
+                answers=tuple(self._decode(one) for one in answers),
+                policy_round=round_number - 1,
                 token_ids=tuple(one.token_ids for one in answers),
             )
             for question, answers in zip(questions, completions, strict=True)
@@ -130,9 +145,39 @@ class LanguagePolicy:
             mean_logp=sum(completion.logps) / len(completion.logps),
         )
 
+    def fate(self, foreign: VerifiedRollout) -> ForeignFate:
+        """USED, or what of the question or the answers the policy cannot take."""
+        group = encode(self.tokenizer, foreign)
+        if not all(group.answer_ids):
+            return ForeignFate.EMPTY
+        if (
+            len(group.prompt_ids) > self.max_prompt_tokens
+            or max(map(len, group.answer_ids)) > self.sampling.max_new_tokens
+        ):
+            return ForeignFate.TOO_LONG
+        # A vocabulary may hold a special token's text as an ordinary piece, or lack a character.
+        for ids, answer in zip(group.answer_ids, foreign.answers, strict=True):
+            if not self._special_ids.isdisjoint(ids[:-1] if answer.finished else ids):
+                return ForeignFate.UNENCODABLE
+        return ForeignFate.USED
+
     def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
-        """One step of the learner on the batch as token ids."""
-        return self.learner.learn([encode(self.tokenizer, rollout) for rollout in batch])
+        """One step of the learner on the batch as token ids.
+
+        Every foreign rollout's likelihood is measured first. Nothing that its author claims has a
+        part in it.
+        """
+        groups = [encode(self.tokenizer, rollout) for rollout in batch]
+        places = [place for place, rollout in enumerate(batch) if rollout.token_ids is None]
+        logps = self.learner.mean_logps([groups[place] for place in places])
+        own_logp = own_mean_logp(batch)
+        figures = [
+            ForeignWeight(logp, likeness(logp, own_logp) if self.likelihood_weight else 1.0)
+            for logp in logps
+        ]
+        for place, figure in zip(places, figures, strict=True):
+            groups[place] = replace(groups[place], weight=figure.weight)
+        return replace(self.learner.learn(groups), foreign=tuple(figures))
 
     def sync(self) -> None:
         """Hands the learner's weights to the engine."""
@@ -146,6 +191,27 @@ class LanguagePolicy:
         """Ends the engine, then the learner's thread."""
         self.generator.close()
         self.learner.close()
+
+
+def own_mean_logp(batch: Sequence[VerifiedRollout]) -> float | None:
+    """Mean log-probability per token in nats of the batch's own answers, as they were sampled;
+    None without any."""
+    own = [one for rollout in batch if rollout.token_ids is not None for one in rollout.answers]
+    sums = [
+        (one.mean_logp * one.num_tokens, one.num_tokens) for one in own if one.mean_logp is not None
+    ]
+    num_tokens = sum(tokens for _, tokens in sums)
+    return sum(logps for logps, _ in sums) / num_tokens if num_tokens else None
+
+
+def likeness(logp: float, own_logp: float | None) -> float:
+    """min(1, exp(l - o)): how much less likely foreign tokens are than own ones, at most 1.
+
+    0 where nothing can be compared: without own answers, or where `logp` is not a number.
+    """
+    if own_logp is None or math.isnan(logp - own_logp):
+        return 0.0
+    return math.exp(min(0.0, logp - own_logp))
 
 
 def request_seed(seed: int, round_number: int, question: Expansion) -> int:
@@ -177,8 +243,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rollout: VerifiedRollout) -> Gr
     token_ids = rollout.token_ids
     if token_ids is None:
         token_ids = tuple(
-            answer_ids(tokenizer, answer.text, answer.finished)
-            for answer in rollout.rollout.answers
+            answer_ids(tokenizer, answer.text, answer.finished) for answer in rollout.answers
         )
     return Group(prompt_ids(tokenizer, rollout.expansion.text), token_ids, rollout.rewards)
 
@@ -189,11 +254,21 @@ def answer_ids(tokenizer: "PreTrainedTokenizerBase", text: str, finished: bool) 
     return (*ids, tokenizer.eos_token_id) if finished else tuple(ids)
 
 
+def special_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """All ids that text must never become: those with a role (end, padding, unknown, ...), and
+    those that the tokenizer marks as special, such as the beginning of a message."""
+    marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(marked | set(tokenizer.all_special_ids))
+
+
 class ScriptedPolicy:
     """A policy without a model: knows every truth, errs on purpose, and gets better by learning.
 
     For tests of everything around the policy; nothing here says anything about learning.
     """
+
+    max_answer_tokens = 256
+    """A token is a byte."""
 
     def __init__(self, seed: int, num_answers: int = 8, skill: float = 0.2) -> None:
         self.seed = seed
@@ -224,15 +299,23 @@ class ScriptedPolicy:
             for chance in chances
         ]
         answers = tuple(Answer(text, True, len(text), -1.0) for text in texts)
-        rollout = Rollout(question.question, answers, "scripted", round_number - 1)
-        return OwnRollout(rollout, question, tuple(tuple(text.encode()) for text in texts))
+        token_ids = tuple(tuple(text.encode()) for text in texts)
+        return OwnRollout(question, answers, round_number - 1, token_ids)
+
+    def fate(self, foreign: VerifiedRollout) -> ForeignFate:
+        """As a language model of one token per byte would say."""
+        if not all(answer.text or answer.finished for answer in foreign.answers):
+            return ForeignFate.EMPTY
+        longest = max(len(answer.text.encode()) for answer in foreign.answers)
+        return ForeignFate.TOO_LONG if longest > self.max_answer_tokens else ForeignFate.USED
 
     def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
-        """Gains skill in proportion to the share of informative rollouts."""
+        """Gains skill in proportion to the share of informative rollouts, whoever wrote them."""
         share = sum(one.is_informative for one in batch) / max(len(batch), 1)
         self.skill = min(0.95, self.skill + 0.01 * share)
         self.step += 1
-        return Update(step=self.step)
+        num_foreign = sum(one.token_ids is None for one in batch)
+        return Update(step=self.step, foreign=(ForeignWeight(-1.0, 1.0),) * num_foreign)
 
     def sync(self) -> None:
         """Nothing to do: there is only one set of weights."""

@@ -35,10 +35,14 @@ class ForeignFate(StrEnum):
     """What became of a foreign rollout that the mixer drew."""
 
     USED = "used"
+    ZERO_ADVANTAGE = "zero_advantage"
+    """Its rewards are all equal: the mixing rule drops it."""
     TOO_LONG = "too_long_for_model"
     """An answer or the question has more tokens than the own policy takes."""
     EMPTY = "empty_answer"
     """An answer has no tokens and did not finish: nothing to learn from."""
+    UNENCODABLE = "unencodable"
+    """The own tokenizer cannot write an answer without special tokens, unknown ones included."""
 
 
 class ForeignGroup(msgspec.Struct, frozen=True):
@@ -113,9 +117,19 @@ class RoundReport(msgspec.Struct, frozen=True):
         return self.own_tokens / max(self.seconds.get(Stage.GENERATING, 0.0), 1e-9)
 
 
+class HeldOutStatus(msgspec.Struct, frozen=True):
+    """One evaluation on held-out questions."""
+
+    round: int
+    mean: float
+    standard_error: float
+    """nan below two questions."""
+    num_questions: int
+
+
 @dataclass
 class Status:
-    """What a learner does; `on_change` hears of every new stage, engine and report."""
+    """What a learner does; `on_change` hears of every new stage, engine, report and evaluation."""
 
     stage: Stage = Stage.STARTING
     stage_since: float = field(default_factory=time.monotonic)
@@ -124,6 +138,8 @@ class Status:
     engine_warning: str = ""
     """Why the engine is not the one that `auto` would have liked; shown loudly."""
     reports: deque[RoundReport] = field(default_factory=lambda: deque(maxlen=100_000))
+    heldout: list[HeldOutStatus] = field(default_factory=list)
+    """All evaluations of this node, in the order of their rounds."""
     clock: Callable[[], float] = time.monotonic
     on_change: Callable[[], None] = lambda: None
     _seconds: dict[str, float] = field(default_factory=dict)
@@ -208,15 +224,6 @@ class LearnerStatus(msgspec.Struct, frozen=True):
     """Seconds until it is started again, while it is down."""
     is_done: bool = False
     """All rounds are made."""
-
-
-class HeldOutStatus(msgspec.Struct, frozen=True):
-    """One evaluation on held-out questions."""
-
-    round: int
-    mean: float
-    standard_error: float
-    num_questions: int
 
 
 class Snapshot(msgspec.Struct, frozen=True):

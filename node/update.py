@@ -4,9 +4,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignWeight:
+    """How likely one foreign rollout was to the own policy, before it learned from it."""
+
+    mean_logp: float
+    """Mean log-probability per token in nats over all its answers, at the sampling temperature."""
+    weight: float
+    """What its advantages were multiplied by."""
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
-    """The figures of one `learn`. Where a step was skipped, only `step` and `skipped` say more
-    than nothing."""
+    """The figures of one `learn`. Where a step was skipped, only `step`, `skipped` and `foreign`
+    say more than nothing."""
 
     step: int
     """Optimizer steps made so far."""
@@ -21,3 +31,5 @@ class Update:
     num_answers: int = 0
     num_tokens: int = 0
     """Answer tokens that the loss was taken over."""
+    foreign: tuple[ForeignWeight, ...] = ()
+    """One per foreign rollout of the batch, in their order; also where the step was skipped."""
