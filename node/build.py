@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.checkpoint import Checkpoints, NodeState
-from node.config import ConfigError, NodeConfig, find_manifest
-from node.exchange import Exchange
+from node.config import ConfigError, NodeConfig
+from node.exchange import Exchange, LocalExchange
 from node.generate import PROBE_TOLERANCE, GenerationFailed, Generator, Sampling, check_probe
 from node.generate_transformers import TransformersGenerator
 from node.generate_vllm import VllmGenerator, prepare_environment, vllm_problem
@@ -18,7 +18,7 @@ from node.loop import Node
 from node.model import eos_token_ids, find_model, load_model, load_tokenizer
 from node.policy import LanguagePolicy, prompt_ids
 from node.status import Status
-from rewards.verifier import Limits, Verifier
+from node.tasks import find_usable_tasks, open_verifier
 from swarm.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
@@ -33,63 +33,54 @@ PROBE = "A node compares its engine with its trainer on this text: 0123456789."
 
 @contextmanager
 def open_node(config: NodeConfig, status: Status) -> Iterator[Node]:
-    """A node as its settings say, resumed from its last checkpoint where there is one.
+    """A node alone in this process, without peers: for benchmarks, experiments and tests.
 
-    Everything that it started is ended when the block ends.
+    `sapo run` puts the same learner into a process of its own (node/control.py).
 
     Raises:
         ConfigError, ManifestError, HomeError: what the user has to change.
         GenerationFailed: the engine that was asked for by name does not work here.
         VerifierBroken: the tasks cannot be expanded and judged on this machine.
     """
-    manifest = load_manifest(find_manifest(config.manifest))
-    with ExitStack() as stack:
-        home = stack.enter_context(open_home(config.home))
-        checkpoints = Checkpoints(home / "checkpoints", config.checkpoint.keep)
-        state, resume_from = _resume(config, manifest, checkpoints, home)
-        exchange = stack.enter_context(open_exchange(config, manifest, state.seed))
-        policy = _build_policy(config, manifest, state, resume_from, home, status)
-        stack.callback(policy.close)
+    manifest = load_manifest(config.manifest_file)
+    with open_home(config.home) as home, open_verifier(config, manifest) as verifier:
+        seed = keep_seed(home, config.seed)
+        usable, _ = find_usable_tasks(verifier, manifest)
+        exchange = LocalExchange(verifier, usable, seed)
+        with open_learner(config, manifest, exchange, status) as node:
+            yield node
+
+
+@contextmanager
+def open_learner(
+    config: NodeConfig, manifest: Manifest, exchange: Exchange, status: Status
+) -> Iterator[Node]:
+    """The learning part of a node, resumed from its last checkpoint where there is one.
+
+    The home must exist and be held by the caller (node/home.py).
+
+    Raises:
+        ConfigError, HomeError: what the user has to change.
+        GenerationFailed: the engine that was asked for by name does not work here.
+    """
+    home = config.home
+    checkpoints = Checkpoints(home / "checkpoints", config.checkpoint.keep)
+    state, resume_from = _resume(config, manifest, checkpoints, home)
+    policy = _build_policy(config, manifest, state, resume_from, home, status)
+    try:
         yield Node(
             state,
             policy,
             exchange,
             checkpoints,
             num_questions=config.rollout.questions,
+            num_foreign=config.swarm.foreign,
+            num_heldout=config.evaluate.questions,
             checkpoint_every=config.checkpoint.every,
             status=status,
         )
-
-
-@contextmanager
-def open_exchange(config: NodeConfig, manifest: Manifest, seed: int) -> Iterator[Exchange]:
-    """Verifier workers for the manifest's tasks; tasks whose digest differs here are left out.
-
-    Raises:
-        ConfigError: no task of the manifest has the digest that it states.
-    """
-    limits = Limits(
-        deadline_s=config.verify.deadline_s,
-        memory_mib=config.verify.memory_mib,
-        max_answer_bytes=manifest.rules.max_answer_bytes,
-    )
-    with Verifier(manifest.rules.tasks, limits, config.verify.workers) as verifier:
-        digests = verifier.digests()
-        usable = []
-        for task in manifest.rules.tasks:
-            if task.digest == digests[task.name]:
-                usable.append(task.name)
-            else:
-                logger.error(
-                    "task %s is left out: its digest here is %s, the manifest says %s; "
-                    "is another version of its library installed?",
-                    task.name,
-                    digests[task.name],
-                    task.digest or "nothing",
-                )
-        if not usable:
-            raise ConfigError("manifest: no task has the digest that it states; see the log")
-        yield Exchange(verifier, usable, seed)
+    finally:
+        policy.close()
 
 
 def _resume(
@@ -140,7 +131,8 @@ def _build_policy(
         model,
         tokenizer,
         config.learn,
-        max_answers=config.rollout.questions * config.rollout.answers,
+        max_answers=config.rollout.questions * config.rollout.answers
+        + config.swarm.foreign * manifest.rules.max_answers,
         max_answer_tokens=max_new_tokens,
         temperature=config.rollout.temperature,
         seed=state.seed,
@@ -168,7 +160,7 @@ def _build_policy(
         Sampling(config.rollout.answers, max_new_tokens, config.rollout.temperature),
         max_prompt_tokens=max_prompt_tokens,
         seed=state.seed,
-        model_name=config.policy.model,
+        likelihood_weight=config.swarm.likelihood_weight,
     )
 
 

@@ -1,11 +1,10 @@
 """The console script `sapo`.
 
-Exit status: 0 done; 1 our bug (a traceback); 2 wrong usage or settings; 3 the demo ran but
-held-out accuracy did not rise by more than two standard errors; 4 the engine or the verifier does
-not work here. SIGTERM and Ctrl-C end in order: 0.
+Exit status: 0 done; 1 our bug (a traceback); 2 wrong usage or settings; 3 the demo ran and did not
+show what it should: it says what; 4 the engine or the verifier does not work here; 5 no node answers.
+SIGTERM and Ctrl-C end in order: 0.
 """
 
-import logging
 import signal
 import sys
 import threading
@@ -18,20 +17,27 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from node.config import ConfigError, find_manifest, load_config
+from node.config import ConfigError, NodeConfig, load_config
+from node.escape import printable
 from node.home import HomeError, clear_home
-from node.status import Status
+from node.join import join_swarm
+from node.log import log_to
+from node.report import NodeUnreachable, fetch_snapshot, print_peers, print_status
 from rewards.verifier import VerifierBroken
-from swarm.manifest import ManifestError
+from swarm.identity import IdentityError
+from swarm.manifest import Manifest, ManifestError, load_manifest
 
-EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN = 2, 3, 4
+EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN, EXIT_UNREACHABLE = 2, 3, 4, 5
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 policy_app = typer.Typer(no_args_is_help=True, help="The embedded policy.")
 config_app = typer.Typer(no_args_is_help=True, help="Settings.")
+peers_app = typer.Typer(no_args_is_help=True, help="The node's peers.")
 app.add_typer(policy_app, name="policy")
 app.add_typer(config_app, name="config")
+app.add_typer(peers_app, name="peers")
 console = Console()
+_errors = Console(stderr=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of differences.")]
 Home = Annotated[Path | None, typer.Option(help="The node's directory.")]
@@ -40,6 +46,7 @@ Engine = Annotated[str | None, typer.Option(help="auto, vllm, vllm-process or tr
 Rounds = Annotated[int | None, typer.Option(help="Stop after this many rounds.")]
 Seed = Annotated[int | None, typer.Option(help="Of questions and sampling.")]
 ManifestName = Annotated[str | None, typer.Option("--manifest", help="A swarm file or its name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The snapshot as JSON.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting, e.g. --set learn.learning_rate=1e-5"),
@@ -77,15 +84,49 @@ def run(
         "manifest": manifest,
     }
     chosen = load_config(config, flags | _parse_settings(settings))
-    find_manifest(chosen.manifest)  # a wrong name is told before the seconds of the imports
+    _ = chosen.manifest_file  # a wrong name is told before the seconds of the imports
     log_to(None)
-    status, stop_asked = Status(), threading.Event()
-    stop_on_signal(stop_asked)
-    from node.build import open_node
+    from node.control import run_node
 
-    with open_node(chosen, status) as node:
-        node.stop_asked = stop_asked
-        node.run(chosen.rounds)
+    end = run_node(chosen)
+    if end.failure:
+        _errors.print(f"[bold red]sapo:[/] {escape(end.failure)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(end.exit_status)
+
+
+@app.command()
+def join(
+    file: Annotated[Path, typer.Argument(help="The swarm's file.")],
+    home: Annotated[Path, typer.Option(help="The node's directory.")] = NodeConfig().home,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Join a swarm: shows what one joins and what becomes public, asks once, keeps its file."""
+    manifest = load_manifest(file)
+    print_manifest(manifest, console)
+    if not yes and not typer.confirm("Join?"):
+        raise typer.Exit(EXIT_USAGE)
+    join_swarm(file, home)
+    console.print(f"joined; now: sapo run --home {home}", highlight=False, markup=False)
+
+
+@app.command()
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """What the node does now, since when, what it learned from whom, and what is unusual."""
+    snapshot = fetch_snapshot(home or NodeConfig().home)
+    if as_json:
+        sys.stdout.write(snapshot_json(snapshot).decode() + "\n")
+    else:
+        print_status(snapshot, console)
+
+
+@peers_app.command("ls")
+def list_peers(home: Home = None, as_json: AsJson = False) -> None:
+    """The node's peers: what they offered, what was used, what was refused and why."""
+    snapshot = fetch_snapshot(home or NodeConfig().home)
+    if as_json:
+        sys.stdout.write(peers_json(snapshot).decode() + "\n")
+    else:
+        print_peers(snapshot, console)
 
 
 @app.command()
@@ -161,48 +202,22 @@ def _parse_settings(settings: list[str] | None) -> dict[str, object]:
     return pairs
 
 
-def log_to(file: Path | None, also_stderr: bool = True) -> None:
-    """Sends the log of our packages to stderr and, where given, to a file."""
-    handlers: list[logging.Handler] = [logging.StreamHandler()] if also_stderr else []
-    if file is not None:
-        handlers.append(logging.FileHandler(file))
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers, force=True
-    )
-    logging.captureWarnings(True)  # those of libraries would tear the live view
-    for package in ("node", "swarm", "rewards"):
-        logging.getLogger(package).setLevel(logging.INFO)
-
-
-def stop_on_signal(stop_asked: threading.Event) -> None:
-    """The first SIGTERM or SIGINT asks for a stop, a second one ends the process at once."""
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if stop_asked.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        logging.getLogger(__name__).warning(
-            "%s: finishing the round, then a checkpoint; once more ends at once",
-            signal.Signals(number).name,
-        )
-        stop_asked.set()
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-
-
 def main() -> NoReturn:
     """Runs the command line; the user's mistakes become one clear line instead of a traceback."""
     # vLLM and torch are imported by the commands that need them: `sapo --help` stays quick.
     from node.generate import GenerationFailed
 
-    errors = Console(stderr=True)
     try:
         app()
-    except (ConfigError, ManifestError, HomeError) as error:
-        errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_USAGE)
+    except (ConfigError, ManifestError, HomeError, IdentityError) as error:
+        _end(error, EXIT_USAGE)
     except (GenerationFailed, VerifierBroken) as error:
-        errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_BROKEN)
+        _end(error, EXIT_BROKEN)
+    except NodeUnreachable as error:
+        _end(error, EXIT_UNREACHABLE)
     sys.exit(0)
+
+
+def _end(error: Exception, status: int) -> NoReturn:
+    _errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    sys.exit(status)

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Engine = Literal["auto", "vllm", "vllm-process", "transformers"]
 
+SWARM_FILE = "swarm.toml"
+"""In a home: the file of the swarm that it joined."""
 ENVIRONMENT_PREFIX = "SAPO_"
 INSTALLERS = {"SAPO_PYTHON", "SAPO_EXTRA"}
 """Names in the environment that are deploy/install.sh's, not settings."""
@@ -153,8 +155,9 @@ class NodeConfig(_Section):
     """The node's directory: identity, pool, checkpoints, logs."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Of questions and sampling. None draws one at the first start and keeps it in `home`."""
-    manifest: str = "easy"
-    """The swarm file: a path, or the name of one that is shipped ("easy", "paper")."""
+    manifest: str | None = None
+    """The swarm file: a path, or the name of one that is shipped ("easy", "paper"). None takes the
+    one that was joined (`sapo join`), else "easy"."""
     rounds: int | None = Field(default=None, ge=1)
     """Stop after this many; None goes on until stopped."""
     policy: PolicyConfig = PolicyConfig()
@@ -166,6 +169,18 @@ class NodeConfig(_Section):
     api: ApiConfig = ApiConfig()
     supervise: SuperviseConfig = SuperviseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def manifest_file(self) -> Path:
+        """The swarm file that these settings name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        joined = self.home / SWARM_FILE
+        if self.manifest is None and joined.is_file():
+            return joined
+        return find_manifest(self.manifest or "easy")
 
 
 def load_config(

@@ -1,0 +1,149 @@
+"""Answers what the learner asks the control process: questions, verdicts, sharing, peers' rollouts."""
+
+import logging
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import trio
+
+from node.batch import Origin, max_from_one_peer
+from node.config import SwarmConfig
+from node.pipe import (
+    Broken,
+    DrawHeldOut,
+    DrawQuestions,
+    ForeignRollout,
+    ForeignRollouts,
+    Questions,
+    Reply,
+    Request,
+    Shared,
+    ShareOwn,
+    TakeForeign,
+    Verdicts,
+    Verify,
+)
+from rewards.draw import draw_held_out, draw_training
+from rewards.question import Expansion
+from rewards.verifier import Verifier, VerifierBroken
+from swarm.intake import Intake
+from swarm.pool import Pool, Pooled
+from swarm.share import Publisher
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Offload:
+    """Runs blocking calls that belong to one thing (a database) one after the other, off trio."""
+
+    def __init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def __call__(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The call's result; what it raises is raised here."""
+        return await trio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._limiter)
+
+
+class Answerer:
+    """One reply per request. Called from the trio thread."""
+
+    def __init__(
+        self,
+        config: SwarmConfig,
+        verifier: Verifier,
+        pool: Pool,
+        publisher: Publisher,
+        intake: Intake,
+        offload: Offload,
+        *,
+        seed: int,
+        model: str,
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            seed: the node's, from which its questions are drawn.
+            model: name that peers see; a claim.
+            clock: Unix seconds.
+        """
+        self._config = config
+        self._verifier = verifier
+        self._pool = pool
+        self._publisher = publisher
+        self._intake = intake
+        self._offload = offload
+        self._seed = seed
+        self._model = model
+        self._clock = clock
+        self._random = random.Random()
+        self.task_names: tuple[str, ...] = ()
+        self.has_tasks = trio.Event()
+        """Set when it is known which tasks this machine judges as the manifest says."""
+
+    async def answer(self, request: Request) -> Reply:
+        """The reply. A verifier that is broken is one, too: the learner then ends by it."""
+        await self.has_tasks.wait()
+        try:
+            match request:
+                case DrawQuestions(round=number, num_questions=num):
+                    return Questions(tuple(await self._draw_training(number, num)))
+                case DrawHeldOut(num_questions=num, seed=seed):
+                    return Questions(tuple(await self._draw_held_out(num, seed)))
+                case Verify(rollouts=rollouts):
+                    verdicts = await self._in_thread(self._verifier.judge, rollouts)
+                    return Verdicts(tuple(tuple(one) for one in verdicts))
+                case ShareOwn(groups=groups):
+                    offered = [
+                        (one.question, one.answers, one.correct, one.policy_round)
+                        for one in groups
+                    ]
+                    return Shared(await self._publisher.share(offered, self._model))
+                case TakeForeign(num_groups=num):
+                    return ForeignRollouts(tuple(await self._take(num)))
+        except VerifierBroken as error:
+            return Broken(str(error))
+
+    async def _draw_training(self, number: int, num: int) -> list[Expansion]:
+        return await self._in_thread(
+            draw_training, self._verifier, self.task_names, self._seed, number, num
+        )
+
+    async def _draw_held_out(self, num: int, seed: int) -> list[Expansion]:
+        return await self._in_thread(draw_held_out, self._verifier, self.task_names, seed, num)
+
+    async def _take(self, num: int) -> list[ForeignRollout]:
+        """Draws from the pool; while fewer are there, waits for more up to `wait_s`."""
+        most = max_from_one_peer(num, self._config.peer_share)
+        drawn: list[Pooled] = []
+        with trio.move_on_after(self._config.wait_s):
+            while await self._offload(self._pool.count_drawable, num, most) < num:
+                if not self._config.wait_s:
+                    break
+                await self._intake.wait_for_more()
+        drawn = await self._offload(self._pool.draw, num, most, self._random)
+        self._intake.wake()
+        now = self._clock()
+        return [
+            ForeignRollout(
+                one.expansion,
+                one.rollout.answers,
+                one.correct,
+                Origin(
+                    one.rollout.author,
+                    one.hash,
+                    one.rollout.policy_round,
+                    max(0.0, now - one.first_seen),
+                ),
+            )
+            for one in drawn
+        ]
+
+    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await trio.to_thread.run_sync(
+            partial(call, *args, **kwargs), abandon_on_cancel=True
+        )

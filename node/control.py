@@ -1,0 +1,321 @@
+"""The control process: peers, pool, verifier, API and the learner's supervisor in one trio loop.
+
+No torch here: the loop must answer peers within seconds while the learner computes for minutes.
+SQLite and the verifier's blocking calls run in threads. Every part that dies ends the node with a
+traceback, except the learner, which is started again.
+
+On SIGTERM or Ctrl-C: the learner finishes or abandons its round and writes a checkpoint (at most
+`supervise.stop_s`, then it is killed), the node leaves the swarm and ends within 10 s more. A second
+signal ends everything at once.
+"""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from node.answerer import Answerer, Offload
+from node.api import create_app, open_listener, open_token, serve_api, write_address
+from node.batch import max_from_one_peer, wants
+from node.config import NodeConfig
+from node.history import History
+from node.home import keep_seed, open_home
+from node.pipe import HeldOutDone, RoundDone
+from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
+from node.status import ForeignFate, RoundReport, Snapshot
+from node.supervisor import LearnerEnd, Supervisor
+from node.tasks import find_usable_tasks, open_verifier
+from rewards.verifier import Verifier
+from swarm.gossip import Gossip
+from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
+from swarm.intake import Intake
+from swarm.judge import VerifierJudge
+from swarm.ledger import Ledger
+from swarm.libp2p import open_libp2p
+from swarm.manifest import Manifest, load_manifest
+from swarm.pool import Pool, open_database
+from swarm.share import Publisher
+
+logger = logging.getLogger(__name__)
+
+MEASURE_EVERY_S = 1.0
+LAG_MEMORY_S = 60.0
+LEAVE_S = 10.0
+"""Seconds for leaving the swarm and closing everything, once the learner has ended."""
+FRESH_PER_J = 2
+"""Foreign rollouts kept ready, as a multiple of J: a round's worth, and one that is on its way."""
+
+
+def run_node(config: NodeConfig) -> LearnerEnd:
+    """Runs a node to its end; see the top of this file.
+
+    Raises:
+        ConfigError, ManifestError, HomeError, IdentityError: what the user has to change.
+        VerifierBroken: the tasks cannot be expanded and judged on this machine.
+    """
+    try:
+        return trio.run(_run, config)
+    except BaseExceptionGroup as group:
+        raise _first_of(group) from group
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a person should see: trio wraps what ends a nursery."""
+    for error in group.exceptions:
+        return _first_of(error) if isinstance(error, BaseExceptionGroup) else error
+    return group
+
+
+async def _run(config: NodeConfig) -> LearnerEnd:
+    async with open_control(config) as control:
+        return await control.run()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The node's database: used through `offload` only, never from the trio thread."""
+
+    pool: Pool
+    ledger: Ledger
+    history: History
+    offload: Offload
+
+
+@asynccontextmanager
+async def open_control(config: NodeConfig) -> AsyncIterator["Control"]:
+    """All parts, opened in order and closed in the opposite one."""
+    manifest = load_manifest(config.manifest_file)
+    async with AsyncExitStack() as stack:
+        home = stack.enter_context(open_home(config.home))
+        identity = stack.enter_context(open_identity(home))
+        keep_seed(home, config.seed)
+        listener = stack.enter_context(open_listener(config.api.host, config.api.port))
+        verifier = stack.enter_context(open_verifier(config, manifest))
+        store = await stack.enter_async_context(open_store(config, home))
+        gossip = await stack.enter_async_context(
+            open_libp2p(
+                identity,
+                manifest.swarm_id,
+                listen=config.swarm.listen,
+                find=partial(store.offload, store.pool.find),
+                bootstrap=(*manifest.bootstrap.peers, *config.swarm.bootstrap),
+                peers_file=home / "peers.json",
+                max_peers=config.swarm.max_peers,
+            )
+        )
+        sequences = Sequences(home / SEQUENCE_FILE)
+        publisher = Publisher(
+            identity, manifest.swarm_id, sequences, store.pool, gossip, store.offload
+        )
+        yield Control(config, manifest, verifier, store, publisher, gossip, listener)
+
+
+@asynccontextmanager
+async def open_store(config: NodeConfig, home: Path) -> AsyncIterator[Store]:
+    """The database in `home`; flushed and closed at the end."""
+    offload = Offload()
+    database = await offload(open_database, home / "pool.sqlite")
+    try:
+        ledger = await offload(Ledger, database)
+        yield Store(
+            pool=await offload(Pool, database, max_bytes=config.swarm.pool_mib * 2**20),
+            ledger=ledger,
+            history=await offload(History, database),
+            offload=offload,
+        )
+    finally:
+        with trio.CancelScope(shield=True):
+            await offload(ledger.flush)
+            await offload(database.close)
+
+
+class Control:
+    """Everything but the learner, while the node runs."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        manifest: Manifest,
+        verifier: Verifier,
+        store: Store,
+        publisher: Publisher,
+        gossip: Gossip,
+        listener: socket.socket,
+    ) -> None:
+        self._config = config
+        self._manifest = manifest
+        self._verifier = verifier
+        self._store = store
+        self._gossip = gossip
+        self._listener = listener
+        self._measured = Measured()
+        self._stop_asked = trio.Event()
+        self._api_stop = trio.Event()
+        self._facts = NodeFacts(
+            node_id=gossip.node_id,
+            swarm_id=manifest.swarm_id,
+            swarm_name=manifest.about.name,
+            home=str(config.home),
+            model=config.policy.model,
+            num_foreign=config.swarm.foreign,
+            shares=config.swarm.share != "none",
+            hang_s=config.supervise.hang_s,
+            started=time.time(),
+        )
+        self._intake = Intake(
+            gossip=gossip,
+            judge=VerifierJudge(verifier),
+            pool=store.pool,
+            ledger=store.ledger,
+            offload=store.offload,
+            rules=manifest.rules,
+            swarm_id=manifest.swarm_id,
+            wants=lambda entry: wants(entry.correct),
+            fresh_target=FRESH_PER_J * config.swarm.foreign,
+            max_from_one_author=max_from_one_peer(config.swarm.foreign, config.swarm.peer_share),
+        )
+        self._answerer = Answerer(
+            config.swarm,
+            verifier,
+            store.pool,
+            publisher,
+            self._intake,
+            store.offload,
+            seed=keep_seed(config.home, config.seed),
+            model=config.policy.model,
+            clock=time.time,
+        )
+        self._supervisor = Supervisor(config, self._answerer.answer, self._hear)
+
+    def snapshot(self) -> Snapshot:
+        """The node as it is; what needs a disk is at most a second old."""
+        return make_snapshot(
+            self._facts,
+            self._measured,
+            self._supervisor.status(),
+            self._gossip.connections(),
+            self._gossip.traffic(),
+            self._gossip.addresses(),
+        )
+
+    async def run(self) -> LearnerEnd:
+        """Runs until the learner has ended in order, or a stop is asked and heeded."""
+        await self._recall()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_signals)
+            nursery.start_soon(self._serve_api)
+            nursery.start_soon(self._measure)
+            nursery.start_soon(self._watch_lag)
+            nursery.start_soon(self._take_in)
+            end = await self._supervisor.run()
+            self._log_end(end)
+            if end.all_rounds and self._config.swarm.stay:
+                logger.info("all rounds are made; serving peers until stopped")
+                await self._stop_asked.wait()
+            self._api_stop.set()
+            nursery.cancel_scope.cancel()
+        return end
+
+    async def _recall(self) -> None:
+        """What the database knows from before."""
+        history = self._store.history
+        self._measured.reports.extend(
+            await self._store.offload(history.last_rounds, SHOWN_ROUNDS)
+        )
+        self._measured.heldout = tuple(await self._store.offload(history.heldout))
+
+    async def _take_in(self) -> None:
+        """Finds which tasks this machine judges as the manifest says, then takes peers' rollouts."""
+        usable, left_out = await trio.to_thread.run_sync(
+            find_usable_tasks, self._verifier, self._manifest, abandon_on_cancel=True
+        )
+        self._measured.tasks, self._measured.tasks_left_out = tuple(usable), tuple(left_out)
+        self._answerer.task_names = tuple(usable)
+        self._answerer.has_tasks.set()
+        self._intake.judged_tasks = frozenset(usable)
+        await self._intake.run()
+
+    async def _hear(self, news: RoundDone | HeldOutDone) -> None:
+        """Keeps what the learner reports, and credits the authors of what it used."""
+        offload, history, ledger = self._store.offload, self._store.history, self._store.ledger
+        if isinstance(news, HeldOutDone):
+            self._measured.heldout = news.heldout
+            for found in news.heldout:
+                await offload(history.put_heldout, found)
+            return
+        report, reports = news.report, self._measured.reports
+        while reports and reports[-1].round >= report.round:  # made again after a restart
+            reports.pop()
+        reports.append(report)
+        self._measured.total_tokens = news.total_tokens
+        await offload(history.put_round, report)
+        for group in report.foreign:
+            if group.fate is ForeignFate.USED:
+                await offload(ledger.count_used, group.author, 1)
+            else:
+                await offload(ledger.count_refused, group.author, group.fate.value)
+
+    async def _measure(self) -> None:
+        """Refreshes once a second what snapshots show of the database and of /proc."""
+        store, measured = self._store, self._measured
+        while True:
+            await store.offload(store.ledger.flush)
+            peers = await store.offload(store.ledger.peers)
+            counts = await store.offload(store.pool.counts)
+            measured.peers = tuple(peers)
+            measured.refused = await store.offload(store.ledger.refused_totals)
+            measured.pool = counts
+            await trio.to_thread.run_sync(
+                measured.measure_memory, self._supervisor.status().pid, abandon_on_cancel=True
+            )
+            await trio.sleep(MEASURE_EVERY_S)
+
+    async def _watch_lag(self) -> None:
+        """Notes how late this loop wakes up: the longest of the last minute."""
+        lags: deque[float] = deque(maxlen=int(LAG_MEMORY_S / MEASURE_EVERY_S))
+        while True:
+            began = trio.current_time()
+            await trio.sleep(MEASURE_EVERY_S)
+            lags.append(trio.current_time() - began - MEASURE_EVERY_S)
+            self._measured.lag_s = max(lags)
+
+    async def _serve_api(self) -> None:
+        token = open_token(self._config.home)
+        app = create_app(self.snapshot, self._rounds, token)
+        with write_address(self._config.home, self._listener):
+            await serve_api(app, self._listener, stop=self._api_stop)
+
+    async def _rounds(self, since: int, limit: int) -> list[RoundReport]:
+        return await self._store.offload(self._store.history.rounds, since, limit)
+
+    async def _watch_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                name = signal.Signals(number).name
+                if self._stop_asked.is_set():
+                    logger.warning("%s again: ending at once", name)
+                    self._supervisor.kill()
+                    os._exit(128 + number)
+                logger.warning(
+                    "%s: the learner may finish its round and write a checkpoint (at most %.0f s); "
+                    "once more ends at once",
+                    name,
+                    self._config.supervise.stop_s,
+                )
+                self._stop_asked.set()
+                self._supervisor.stop()
+
+    def _log_end(self, end: LearnerEnd) -> None:
+        if end.failure:
+            logger.error("the learner cannot go on: %s", end.failure)
+        elif end.was_killed:
+            logger.error("the learner was killed; the last checkpoint stands")

@@ -1,0 +1,30 @@
+"""Joining a swarm: its file is checked, and kept in the node's home."""
+
+from pathlib import Path
+
+from node.config import SWARM_FILE
+from node.home import HomeError, open_home, write_durably
+from swarm.manifest import Manifest, load_manifest
+
+def join_swarm(file: Path, home: Path) -> Manifest:
+    """Keeps the swarm file in `home`; `sapo run` then needs no other.
+
+    Joining the same swarm again replaces what stands outside of its rules (name, bootstrap peers).
+
+    Raises:
+        ManifestError: the file is wrong; nothing was changed.
+        HomeError: the home is in use, or belongs to another swarm.
+
+    Not checked: whether this machine judges the tasks as the digests say (`sapo run` does that).
+    """
+    manifest = load_manifest(file)
+    text = file.read_text()
+    with open_home(home):
+        kept = home / SWARM_FILE
+        if kept.exists() and (before := load_manifest(kept)).swarm_id != manifest.swarm_id:
+            raise HomeError(
+                f"{home} belongs to the swarm {before.about.name} ({before.swarm_id[:16]}...); "
+                "choose another --home for this one"
+            )
+        write_durably(kept, text)
+    return manifest

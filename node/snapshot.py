@@ -1,0 +1,200 @@
+"""The one view of a node, put together from its parts, and what in it is unusual."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import msgspec
+
+from node.memory import memory_by_part
+from node.status import (
+    HeldOutStatus,
+    LearnerStatus,
+    PeerStatus,
+    PoolStatus,
+    RoundReport,
+    Snapshot,
+)
+from swarm.gossip import Connection, Traffic
+
+SHOWN_ROUNDS = 256
+LATELY = 10
+"""Rounds that "lately" means in warnings."""
+LONELY_AFTER_S = 30.0
+"""Seconds after the start from which having no peer is worth a warning."""
+LAG_S = 1.0
+"""A control process whose loop is held up for longer answers its peers too late."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What does not change while the node runs."""
+
+    node_id: str
+    swarm_id: str
+    swarm_name: str
+    home: str
+    model: str
+    num_foreign: int
+    """J."""
+    shares: bool
+    hang_s: float
+    started: float
+    """Unix seconds."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it neither gives nor takes."""
+        return not self.num_foreign and not self.shares
+
+
+@dataclass
+class Measured:
+    """What a task of the control process writes down once a second, for the next snapshots."""
+
+    peers: tuple[PeerStatus, ...] = ()
+    pool: PoolStatus = PoolStatus()
+    refused: dict[str, int] = field(default_factory=dict)
+    memory_mib: dict[str, float] = field(default_factory=dict)
+    lag_s: float = 0.0
+    """The longest hold-up of the loop within the last minute."""
+    suspicion: str = ""
+    """Why the node suspects its own verifier, or nothing."""
+    tasks: tuple[str, ...] = ()
+    tasks_left_out: tuple[str, ...] = ()
+    reports: deque[RoundReport] = field(default_factory=lambda: deque(maxlen=SHOWN_ROUNDS))
+    heldout: tuple[HeldOutStatus, ...] = ()
+    total_tokens: int = 0
+
+    def measure_memory(self, learner_pid: int | None) -> None:
+        """Reads /proc."""
+        self.memory_mib = memory_by_part(learner_pid)
+
+
+def make_snapshot(
+    facts: NodeFacts,
+    measured: Measured,
+    learner: LearnerStatus,
+    connections: Sequence[Connection],
+    traffic: Traffic,
+    addresses: Sequence[str],
+    clock: Callable[[], float] = time.time,
+) -> Snapshot:
+    """All that there is to show, with its warnings."""
+    now = clock()
+    reports = list(measured.reports)
+    return Snapshot(
+        node_id=facts.node_id,
+        version=version("sapo-swarm"),
+        swarm_id=facts.swarm_id,
+        swarm_name=facts.swarm_name,
+        home=facts.home,
+        started=facts.started,
+        now=now,
+        learner=learner,
+        pool=measured.pool,
+        peers=with_connections(measured.peers, connections, now),
+        last_round=reports[-1] if reports else None,
+        own_reward=tuple(report.own_reward for report in reports),
+        foreign_groups_used=tuple(report.foreign_groups_used for report in reports),
+        refused=measured.refused,
+        heldout=measured.heldout,
+        addresses=tuple(addresses),
+        warnings=tuple(find_warnings(facts, measured, learner, len(connections), traffic, now)),
+        bytes_sent=traffic.bytes_sent,
+        bytes_received=traffic.bytes_received,
+        announcements_sent=traffic.announcements_sent,
+        announcements_received=traffic.announcements_received,
+        announcements_dropped=traffic.announcements_dropped,
+        control_cpu_s=round(time.process_time(), 2),
+        memory_mib=measured.memory_mib,
+        model=facts.model,
+        total_tokens=measured.total_tokens,
+        tasks=measured.tasks,
+        tasks_left_out=measured.tasks_left_out,
+    )
+
+
+def with_connections(
+    peers: Sequence[PeerStatus], connections: Sequence[Connection], now: float
+) -> tuple[PeerStatus, ...]:
+    """What the ledger knows of peers, and who is connected; connected ones first."""
+    known = {peer.node_id: peer for peer in peers}
+    there = {one.node_id: one for one in connections}
+    merged = []
+    for node_id in sorted(known.keys() | there.keys(), key=lambda one: (one not in there, one)):
+        peer = known.get(node_id) or PeerStatus(node_id, connected=False)
+        if connection := there.get(node_id):
+            peer = msgspec.structs.replace(
+                peer,
+                connected=True,
+                address=connection.address,
+                connected_s=round(max(0.0, now - connection.since), 1),
+            )
+        merged.append(peer)
+    return tuple(merged)
+
+
+def find_warnings(
+    facts: NodeFacts,
+    measured: Measured,
+    learner: LearnerStatus,
+    num_connected: int,
+    traffic: Traffic,
+    now: float,
+) -> list[str]:
+    """What a person should look at, the worst first; nothing here is hidden by being frequent."""
+    warnings = []
+    if learner.restart_in_s is not None:
+        warnings.append(
+            f"the learner is down ({learner.last_error}); next start in {learner.restart_in_s:.0f} s"
+        )
+    elif learner.restarts:
+        times = "once" if learner.restarts == 1 else f"{learner.restarts} times"
+        warnings.append(f"the learner was restarted {times}: {learner.last_error}")
+    if learner.stage_age_s > facts.hang_s / 2 and not learner.is_done:
+        warnings.append(f"{learner.stage} takes long: {learner.stage_age_s:.0f} s so far")
+    if learner.engine_warning:
+        warnings.append(learner.engine_warning)
+    if measured.suspicion:
+        warnings.append(measured.suspicion)
+    if measured.tasks_left_out:
+        names = ", ".join(measured.tasks_left_out)
+        warnings.append(f"tasks left out, because their digest differs here: {names}")
+    if not facts.is_alone and not num_connected and now - facts.started > LONELY_AFTER_S:
+        warnings.append("no peer is connected: this node learns alone")
+    warnings += _round_warnings(facts, list(measured.reports)[-LATELY:])
+    admitted = sum(peer.rollouts_admitted for peer in measured.peers)
+    num_refused = sum(measured.refused.values())
+    if num_refused >= LATELY and not admitted:
+        worst = max(measured.refused, key=lambda name: measured.refused[name])
+        warnings.append(f"all of {num_refused} offers were refused, most as {worst}")
+    if traffic.announcements_dropped:
+        warnings.append(
+            f"{traffic.announcements_dropped} announcements were dropped: they come faster than "
+            "they are read"
+        )
+    if measured.lag_s > LAG_S:
+        warnings.append(f"the control process lags: it was held up for {measured.lag_s:.1f} s")
+    return warnings
+
+
+def _round_warnings(facts: NodeFacts, lately: Sequence[RoundReport]) -> list[str]:
+    if not lately:
+        return []
+    warnings = []
+    used = sum(report.foreign_groups_used for report in lately)
+    wanted = sum(report.foreign_wanted for report in lately)
+    if wanted and not used and len(lately) == LATELY:
+        warnings.append(f"learned from nobody in the last {len(lately)} rounds")
+    elif used < wanted / 2 and len(lately) == LATELY:
+        warnings.append(
+            f"few foreign groups: {used} of {wanted} wanted in the last {len(lately)} rounds"
+        )
+    if skipped := [report.update_skipped for report in lately if report.update_skipped]:
+        warnings.append(f"{len(skipped)} of the last {len(lately)} updates skipped: {skipped[-1]}")
+    if unscorable := sum(report.num_unscorable for report in lately):
+        warnings.append(f"{unscorable} own answers of the last {len(lately)} rounds unscorable")
+    return warnings
