@@ -222,7 +222,7 @@ class Supervisor:
             limit_s = self._limits.hang_s if self._is_ready else self._limits.start_s
             if now - self._at_since > limit_s:
                 logger.error("the learner hangs: %s for %.0f s", self._at.stage, limit_s)
-                self._last_error = f"hung: {self._at.stage} for more than {limit_s:.0f} s"
+                self._last_error = f"hung: {self._at.stage} for more than {limit_s:g} s"
                 self.kill()
                 return
             with trio.move_on_after(CHECK_EVERY_S):

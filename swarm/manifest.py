@@ -36,7 +36,7 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Multiaddrs with peer ids, e.g. /ip4/203.0.113.7/tcp/8421/p2p/12D3KooW..."""
 
 
-class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What every node must share. Another value is another swarm.
 
     A rule at its default is left out of the hash, so that a rule that a later version adds does
@@ -65,8 +65,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def swarm_id(self) -> str:
         """Hex SHA-256 of the rules as canonical JSON (sorted keys): the name of the swarm."""
-        rules = msgspec.json.encode(self.rules, order="deterministic")
-        return hashlib.sha256(b"sapo-rules-1\n" + rules).hexdigest()
+        # Not by msgspec's omit_defaults: it leaves out what *is* the default, not what equals it.
+        rules = {
+            field.name: value
+            for field in msgspec.structs.fields(self.rules)
+            if (value := getattr(self.rules, field.name)) != field.default
+        }
+        encoded = msgspec.json.encode(rules, order="deterministic")
+        return hashlib.sha256(b"sapo-rules-1\n" + encoded).hexdigest()
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -96,7 +96,7 @@ async def test_a_learner_that_hangs_is_killed_and_started_again(tmp_path: Path) 
         with trio.fail_after(DEADLINE_S):
             while not life.supervisor.status().restarts:
                 await trio.sleep(0.01)
-        assert life.supervisor.status().last_error == "hung: drawing for more than 0 s"
+        assert life.supervisor.status().last_error == "hung: drawing for more than 0.5 s"
         life.supervisor.stop()
 
 

@@ -103,3 +103,41 @@ def test_shipped_manifests_load_and_state_their_digests(file: Path) -> None:
 
 def test_there_are_shipped_manifests() -> None:
     assert {file.stem for file in SHIPPED} >= {"easy", "paper"}
+
+
+PEER = "/ip4/127.0.0.1/tcp/8421/p2p/12D3KooWEfY2TmhEWp1scTkNTgGcB6sBdaeicFJXJjeBmUpFMyg8"
+
+
+def test_bootstrap_peers_are_read_and_do_not_name_the_swarm(tmp_path: Path) -> None:
+    manifest = load(tmp_path, TEXT + f'\n[bootstrap]\npeers = ["{PEER}"]\n')
+    assert manifest.bootstrap.peers == (PEER,)
+    assert manifest.swarm_id == load(tmp_path, TEXT).swarm_id
+
+
+def test_a_rule_at_its_default_does_not_rename_the_swarm_and_another_value_does(
+    tmp_path: Path,
+) -> None:
+    plain = load(tmp_path, TEXT)
+    said = load(tmp_path, TEXT.replace("[rules]", "[rules]\nlifetime_s = 3600"))
+    other = load(tmp_path, TEXT.replace("[rules]", "[rules]\nlifetime_s = 60"))
+    assert plain.rules.lifetime_s == 3600
+    assert plain.swarm_id == said.swarm_id != other.swarm_id
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("max_answers = 1", "2 to 64"),
+        ("max_answers = 65", "2 to 64"),
+        ("lifetime_s = 9", "lifetime_s = 9"),
+    ],
+)
+def test_rules_out_of_range_are_refused(tmp_path: Path, line: str, complaint: str) -> None:
+    with pytest.raises(ManifestError, match=complaint):
+        load(tmp_path, TEXT.replace("[rules]", f"[rules]\n{line}"))
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1:8421", "/ip4/127.0.0.1/tcp/1", PEER + "\\u001b[31m"])
+def test_a_bootstrap_peer_that_is_no_address_is_refused(tmp_path: Path, peer: str) -> None:
+    with pytest.raises(ManifestError, match="is no address of a peer"):
+        load(tmp_path, TEXT + f'\n[bootstrap]\npeers = ["{peer}"]\n')

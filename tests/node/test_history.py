@@ -1,0 +1,49 @@
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from node.history import History
+from node.status import ForeignFate, ForeignGroup, HeldOutStatus, RoundReport
+
+REPORT = RoundReport(
+    1, 0.5, 0.5, 0.0, 1, 2, 0, 10, 1.0, 1.0, None, 0.0, 1.0, 1e-4, 0.0, {"drawing": 0.1},
+    foreign_wanted=4,
+    foreign=(ForeignGroup("12D3KooW", b"h" * 32, "sums", ForeignFate.USED, 3, 1.5, -0.4, 0.9),),
+)  # fmt: skip
+
+
+def numbered(number: int, reward: float = 0.5) -> RoundReport:
+    return msgspec.structs.replace(REPORT, round=number, own_reward=reward)
+
+
+def test_rounds_survive_the_process_and_come_back_as_they_were(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "db") as connection:
+        History(connection).put_round(REPORT)
+    with sqlite3.connect(tmp_path / "db") as connection:
+        assert History(connection).rounds() == [REPORT]
+        assert History(connection).rounds()[0].foreign_groups_used == 1
+
+
+def test_a_round_that_is_made_again_replaces_its_first_try() -> None:
+    history = History(sqlite3.connect(":memory:"))
+    history.put_round(numbered(1, 0.1))
+    history.put_round(numbered(1, 0.9))
+    assert [report.own_reward for report in history.rounds()] == [0.9]
+
+
+def test_rounds_are_paged_and_the_newest_come_oldest_first() -> None:
+    history = History(sqlite3.connect(":memory:"))
+    for number in range(1, 8):
+        history.put_round(numbered(number))
+    assert [one.round for one in history.rounds(since=2, limit=3)] == [3, 4, 5]
+    assert [one.round for one in history.last_rounds(2)] == [6, 7]
+    assert history.rounds(since=7) == []
+
+
+def test_evaluations_are_kept() -> None:
+    history = History(sqlite3.connect(":memory:"))
+    found = [HeldOutStatus(0, 0.1, 0.01, 256), HeldOutStatus(40, 0.2, 0.02, 256)]
+    for one in reversed(found):
+        history.put_heldout(one)
+    assert history.heldout() == found

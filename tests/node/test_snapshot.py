@@ -1,0 +1,151 @@
+"""What a snapshot holds, and that whatever goes wrong is said in a warning."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from node.snapshot import LATELY, Measured, NodeFacts, make_snapshot, with_connections
+from node.status import (
+    ForeignFate,
+    ForeignGroup,
+    LearnerStatus,
+    PeerStatus,
+    RoundReport,
+    Snapshot,
+)
+from swarm.gossip import Connection, Traffic
+
+FACTS = NodeFacts(
+    node_id="me",
+    swarm_id="ab" * 32,
+    swarm_name="easy",
+    home="home",
+    model="tiny",
+    num_foreign=4,
+    shares=True,
+    hang_s=100.0,
+    started=1000.0,
+)
+PEER = Connection("peer", "/ip4/127.0.0.1/tcp/1", since=1010.0)
+GROUP = ForeignGroup("peer", b"h" * 32, "sums", ForeignFate.USED, 1, 1.0)
+REPORT = RoundReport(
+    1, 0.5, 0.5, 0.0, 1, 2, 0, 10, 1.0, 1.0, None, 0.0, 1.0, 1e-4, 0.0, {"drawing": 0.1},
+    foreign_wanted=4, foreign=(GROUP,) * 4,
+)  # fmt: skip
+
+
+def snapshot(
+    measured: Measured | None = None,
+    learner: LearnerStatus = LearnerStatus(pid=1, stage="updating"),
+    connections: tuple[Connection, ...] = (PEER,),
+    traffic: Traffic = Traffic(),
+    facts: NodeFacts = FACTS,
+) -> Snapshot:
+    made = measured or with_rounds(REPORT)
+    return make_snapshot(facts, made, learner, connections, traffic, (), clock=lambda: 1100.0)
+
+
+def with_rounds(report: RoundReport) -> Measured:
+    measured = Measured()
+    for number in range(1, LATELY + 1):
+        measured.reports.append(msgspec.structs.replace(report, round=number))
+    return measured
+
+
+def test_a_node_that_is_well_has_no_warning() -> None:
+    made = snapshot()
+    assert made.warnings == ()
+    assert made.own_reward == (0.5,) * LATELY
+    assert made.foreign_groups_used == (4,) * LATELY
+    assert made.last_round is not None
+    assert made.last_round.round == LATELY
+
+
+def test_peers_of_ledger_and_connections_are_merged_connected_ones_first() -> None:
+    known = [PeerStatus("a", connected=False, rollouts_used=3), PeerStatus("peer", connected=False)]
+    first, second = with_connections(known, [PEER], now=1100.0)
+    assert (first.node_id, first.connected, first.connected_s) == ("peer", True, 90.0)
+    assert first.address == PEER.address
+    assert (second.node_id, second.connected, second.rollouts_used) == ("a", False, 3)
+
+
+def refusals() -> Measured:
+    measured = with_rounds(REPORT)
+    measured.refused = {"wrong_claim": 9, "expired": 2}
+    return measured
+
+
+def lagging() -> Measured:
+    measured = with_rounds(REPORT)
+    measured.lag_s = 3.2
+    return measured
+
+
+def suspicious() -> Measured:
+    measured = with_rounds(REPORT)
+    measured.suspicion = "this node disagrees with 4 of 5 authors"
+    measured.tasks_left_out = ("sums",)
+    return measured
+
+
+REPLACE = msgspec.structs.replace
+
+
+@pytest.mark.parametrize(
+    ("make", "warning"),
+    [
+        (
+            lambda: snapshot(learner=LearnerStatus(restart_in_s=7.0, last_error="Killed")),
+            "the learner is down (Killed); next start in 7 s",
+        ),
+        (
+            lambda: snapshot(learner=LearnerStatus(pid=1, restarts=1, last_error="Killed")),
+            "the learner was restarted once: Killed",
+        ),
+        (
+            lambda: snapshot(learner=LearnerStatus(pid=1, stage="updating", stage_age_s=51)),
+            "updating takes long: 51 s so far",
+        ),
+        (
+            lambda: snapshot(learner=LearnerStatus(pid=1, engine_warning="vLLM is not in use: x")),
+            "vLLM is not in use: x",
+        ),
+        (lambda: snapshot(connections=()), "no peer is connected: this node learns alone"),
+        (
+            lambda: snapshot(with_rounds(REPLACE(REPORT, foreign=()))),
+            "learned from nobody in the last 10 rounds",
+        ),
+        (
+            lambda: snapshot(with_rounds(REPLACE(REPORT, foreign=(GROUP,)))),
+            "few foreign groups: 10 of 40 wanted in the last 10 rounds",
+        ),
+        (
+            lambda: snapshot(with_rounds(REPLACE(REPORT, update_skipped="no informative group"))),
+            "10 of the last 10 updates skipped: no informative group",
+        ),
+        (
+            lambda: snapshot(with_rounds(REPLACE(REPORT, num_unscorable=2))),
+            "20 own answers of the last 10 rounds unscorable",
+        ),
+        (lambda: snapshot(refusals()), "all of 11 offers were refused, most as wrong_claim"),
+        (
+            lambda: snapshot(traffic=Traffic(announcements_dropped=3)),
+            "3 announcements were dropped: they come faster than they are read",
+        ),
+        (lambda: snapshot(lagging()), "the control process lags: it was held up for 3.2 s"),
+        (lambda: snapshot(suspicious()), "this node disagrees with 4 of 5 authors"),
+        (
+            lambda: snapshot(suspicious()),
+            "tasks left out, because their digest differs here: sums",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_said(make: Callable[[], Snapshot], warning: str) -> None:
+    assert warning in make().warnings
+
+
+def test_a_node_that_wants_to_be_alone_is_not_told_that_it_is() -> None:
+    facts = NodeFacts("me", "ab" * 32, "easy", "home", "tiny", 0, False, 100.0, 1000.0)
+    alone = with_rounds(REPLACE(REPORT, foreign_wanted=0, foreign=()))
+    assert snapshot(alone, connections=(), facts=facts).warnings == ()
