@@ -2,19 +2,20 @@
 
 import itertools
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from node.batch import OwnRollout, VerifiedRollout, mix
+from node.batch import Origin, OwnRollout, VerifiedRollout, mix
 from node.checkpoint import Checkpoints, NodeState
-from node.exchange import Exchange
-from node.loop import Node, report_round
+from node.evaluate import PART, read_heldout, rise
+from node.exchange import Exchange, LocalExchange
+from node.loop import Node, StopAsked, foreign_groups, report_round
 from node.policy import ScriptedPolicy
-from node.status import Stage, Status
-from node.update import Update
+from node.status import ForeignFate, RoundReport, Stage, Status
+from node.update import ForeignWeight, Update
 from rewards.question import (
     Answer,
     Expansion,
@@ -25,14 +26,50 @@ from rewards.question import (
     is_held_out,
 )
 from rewards.verifier import Verifier
-from swarm.rollout import Rollout
 
 FRESH = NodeState(round=0, seed=5, swarm_id="s", model="scripted")
 
 
-def make_node(home: Path, verifier: Verifier, checkpoint_every: int = 2) -> Node:
+class OfferingExchange(LocalExchange):
+    """A lone node's exchange beside which peers' rollouts lie, and where one may stop the node."""
+
+    def __init__(self, verifier: Verifier, seed: int, peers: Sequence[VerifiedRollout]) -> None:
+        super().__init__(verifier, ["sums"], seed)
+        self.peers = list(peers)
+        self.asked: list[int] = []
+        self.shared: list[VerifiedRollout] = []
+
+    def share(self, own: Sequence[VerifiedRollout]) -> int:
+        self.shared += own
+        return len(own) - 1
+
+    def offered(self, num_groups: int) -> list[VerifiedRollout]:
+        self.asked.append(num_groups)
+        handed, self.peers = self.peers[:num_groups], self.peers[num_groups:]
+        return handed
+
+
+def foreign(name: str, text: str = "x", correct: Sequence[bool] = (True, False)) -> VerifiedRollout:
+    question = Question("sums", 9)
+    return VerifiedRollout(
+        Expansion(question, "1 + 2 =", "3"),
+        tuple(Answer(text, bool(text), 99, -9.0) for _ in correct),
+        tuple(Judged(one) for one in correct),
+        token_ids=None,
+        origin=Origin(name, name.encode().ljust(32, b"-"), policy_round=7, age_s=2.5),
+    )
+
+
+def make_node(
+    home: Path,
+    verifier: Verifier,
+    checkpoint_every: int = 2,
+    exchange: Exchange | None = None,
+    num_foreign: int = 0,
+    num_heldout: int = 0,
+) -> Node:
     """A scripted node, resumed from what lies in `home`."""
-    checkpoints = Checkpoints(home, keep=2)
+    checkpoints = Checkpoints(home / "checkpoints", keep=2)
     latest = checkpoints.latest()
     if latest is None:
         state, policy = FRESH, ScriptedPolicy(FRESH.seed)
@@ -41,12 +78,19 @@ def make_node(home: Path, verifier: Verifier, checkpoint_every: int = 2) -> Node
     return Node(
         state,
         policy,
-        Exchange(verifier, ["sums"], state.seed),
+        exchange or LocalExchange(verifier, ["sums"], state.seed),
         checkpoints,
         num_questions=4,
+        num_foreign=num_foreign,
+        num_heldout=num_heldout,
         checkpoint_every=checkpoint_every,
         status=Status(),
+        clock=lambda: 1000.0,
     )
+
+
+def without_seconds(reports: Sequence[RoundReport]) -> list[RoundReport]:
+    return [msgspec.structs.replace(report, seconds={}) for report in reports]
 
 
 def test_a_round_draws_answers_verifies_and_learns(tmp_path: Path, verifier: Verifier) -> None:
@@ -58,7 +102,10 @@ def test_a_round_draws_answers_verifies_and_learns(tmp_path: Path, verifier: Ver
     assert report.batch_reward == report.own_reward
     assert report.update_skipped is None
     assert node.state.total_tokens == report.own_tokens > 0
-    assert set(report.seconds) == {"drawing", "generating", "verifying", "updating", "syncing"}
+    stages = ["drawing", "generating", "verifying", "sharing", "mixing", "updating", "syncing"]
+    assert list(report.seconds) == stages
+    assert (report.foreign_wanted, report.foreign, report.num_shared) == (0, (), 0)
+    assert report.finished_at == 1000.0
 
 
 def test_scripted_policy_gets_better(tmp_path: Path, verifier: Verifier) -> None:
@@ -76,12 +123,12 @@ def test_three_rounds_and_three_more_equal_six(tmp_path: Path, verifier: Verifie
     parts.run(6)
     assert parts.state == whole.state
     assert parts.policy.skill == whole.policy.skill  # type: ignore[attr-defined]
-    figures = [replace(report, seconds={}) for report in whole.status.reports]
-    assert [replace(report, seconds={}) for report in parts.status.reports] == figures[3:]
+    figures = without_seconds(whole.status.reports)
+    assert without_seconds(parts.status.reports) == figures[3:]
 
 
 def test_rounds_of_one_node_differ_and_nodes_differ(tmp_path: Path, verifier: Verifier) -> None:
-    exchanges = [Exchange(verifier, ["sums"], seed) for seed in (1, 2)]
+    exchanges = [LocalExchange(verifier, ["sums"], seed) for seed in (1, 2)]
     draws = [
         tuple(one.text for one in exchange.draw_questions(number, 8))
         for exchange, number in itertools.product(exchanges, (1, 2))
@@ -100,7 +147,7 @@ def test_checkpoints_are_written_every_k_rounds_and_at_the_end(
     assert names == ["round-00000004", "round-00000005"]
 
 
-def test_a_stop_ends_the_round_under_way_with_a_checkpoint(
+def test_a_stop_during_the_update_ends_the_round_with_a_checkpoint(
     tmp_path: Path, verifier: Verifier
 ) -> None:
     node = make_node(tmp_path, verifier, checkpoint_every=1000)
@@ -116,6 +163,189 @@ def test_a_stop_ends_the_round_under_way_with_a_checkpoint(
     latest = node.checkpoints.latest()
     assert latest is not None
     assert latest[0].round == 2
+
+
+@pytest.mark.parametrize("stage", ["drawing", "generating", "verifying", "sharing", "mixing"])
+def test_a_stop_before_the_update_abandons_the_round_without_a_trace(
+    tmp_path: Path, verifier: Verifier, stage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node(tmp_path / "stopped", verifier)
+    stages: list[str] = []
+
+    def stop_in_the_second_round() -> None:
+        stages.append(node.status.stage)
+        if node.state.round == 1 and node.status.stage == stage:
+            node.stop_asked.set()
+
+    node.status.on_change = stop_in_the_second_round
+    with caplog.at_level(logging.INFO):
+        node.run()
+    assert stages[-2:] == [stage, "checkpointing"]
+    assert "round 1 is the last: stopped before" in caplog.text
+    assert node.state.round == len(node.status.reports) == 1
+    assert node.status.take_seconds().keys() == {"checkpointing"}
+    resumed, whole = make_node(tmp_path / "stopped", verifier), make_node(tmp_path, verifier)
+    resumed.run(3)
+    whole.run(3)
+    assert resumed.state == whole.state
+    assert without_seconds(resumed.status.reports) == without_seconds(whole.status.reports)[1:]
+
+
+def test_a_node_that_is_told_to_stop_before_it_begins_writes_its_state_and_ends(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    node = make_node(tmp_path, verifier, num_heldout=4)
+    node.stop_asked.set()
+    assert node.run(3).name == "round-00000000"
+    assert not node.heldout_dir.exists()
+    with pytest.raises(StopAsked, match="before drawing"):
+        node.run_round()
+
+
+def test_a_round_learns_from_as_many_foreign_rollouts_as_it_wants(
+    tmp_path: Path, verifier: Verifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = OfferingExchange(verifier, 5, [foreign(f"peer {number}") for number in range(6)])
+    node = make_node(tmp_path, verifier, exchange=exchange, num_foreign=4)
+    batches: list[Sequence[VerifiedRollout]] = []
+    learn = node.policy.learn
+    node.policy.learn = lambda batch: batches.append(batch) or learn(batch)  # type: ignore[method-assign, func-returns-value]
+    with caplog.at_level(logging.INFO):
+        reports = [node.run_round() for _ in range(3)]
+    assert exchange.asked == [4, 4, 4]
+    assert [report.foreign_wanted for report in reports] == [4, 4, 4]
+    assert [report.foreign_groups_used for report in reports] == [4, 2, 0]
+    assert [len(batch) for batch in batches] == [8, 6, 4]
+    assert [one.origin is None for one in batches[1]] == [True] * 4 + [False] * 2
+    for text in ("round 1: ", "foreign 4 of 4,", "foreign 2 of 4,", "foreign 0 of 4,"):
+        assert text in caplog.text
+    assert [report.num_shared for report in reports] == [3, 3, 3]
+    assert exchange.shared[:4] == batches[0][:4]
+    assert reports[0].batch_reward == pytest.approx((reports[0].own_reward * 32 + 4) / 40)
+
+
+def test_a_node_that_learns_from_nobody_asks_nobody(tmp_path: Path, verifier: Verifier) -> None:
+    exchange = OfferingExchange(verifier, 5, [foreign("peer")])
+    node = make_node(tmp_path, verifier, exchange=exchange)
+    report = node.run_round()
+    assert exchange.asked == []
+    assert (report.foreign_wanted, report.foreign) == (0, ())
+    assert report.num_shared == 3
+
+
+def test_every_foreign_rollout_that_was_drawn_is_reported_with_its_fate(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    drawn = [
+        foreign("long", "x" * 257),
+        foreign("good"),
+        foreign("mastered", correct=[True, True]),
+        foreign("empty", ""),
+        foreign("failed", correct=[False, False]),
+        foreign("longest", "x" * 256),
+    ]
+    node = make_node(
+        tmp_path, verifier, exchange=OfferingExchange(verifier, 5, drawn), num_foreign=8
+    )
+    report = node.run_round()
+    assert [(group.author, group.fate) for group in report.foreign] == [
+        ("long", ForeignFate.TOO_LONG),
+        ("good", ForeignFate.USED),
+        ("mastered", ForeignFate.ZERO_ADVANTAGE),
+        ("empty", ForeignFate.EMPTY),
+        ("failed", ForeignFate.ZERO_ADVANTAGE),
+        ("longest", ForeignFate.USED),
+    ]
+    assert report.foreign_groups_used == 2
+    good = report.foreign[1]
+    assert (good.hash[:4], good.task, good.policy_round, good.age_s) == (b"good", "sums", 7, 2.5)
+    assert (good.mean_logp, good.weight) == (-1.0, 1.0)
+    assert (report.foreign[0].mean_logp, report.foreign[0].weight) == (None, 0.0)
+
+
+def test_each_used_rollout_gets_its_own_figures() -> None:
+    fates = [ForeignFate.USED, ForeignFate.EMPTY, ForeignFate.USED]
+    drawn = [(foreign(name), fate) for name, fate in zip("abc", fates, strict=True)]
+    update = Update(step=1, foreign=(ForeignWeight(-1.0, 0.75), ForeignWeight(-2.0, 0.25)))
+    groups = foreign_groups(drawn, update)
+    assert [(one.author, one.mean_logp, one.weight) for one in groups] == [
+        ("a", -1.0, 0.75),
+        ("b", None, 0.0),
+        ("c", -2.0, 0.25),
+    ]
+
+
+def test_held_out_questions_are_asked_before_the_first_and_after_the_last_round(
+    tmp_path: Path, verifier: Verifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node(tmp_path, verifier, num_heldout=PART + 6)
+    heard: list[int] = []
+    node.status.on_change = lambda: heard.append(len(node.status.heldout))
+    with caplog.at_level(logging.INFO):
+        node.run(4)
+    kept = read_heldout(node.heldout_dir)
+    assert list(kept) == [one.round for one in node.status.heldout] == [0, 4]
+    assert [one.num_questions for one in node.status.heldout] == [PART + 6] * 2
+    assert node.status.heldout[1].mean == kept[4].overall.mean
+    assert rise(kept[0], kept[4]).num_questions == PART + 6
+    assert heard[-1] == 2
+    assert "evaluating" not in node.status.reports[0].seconds
+    assert f"held-out questions: {PART} of {PART + 6}" in caplog.text
+    assert "held-out accuracy after round 4: " in caplog.text
+
+
+def test_an_evaluation_on_disk_is_shown_and_not_repeated(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    node = make_node(tmp_path, verifier, num_heldout=8)
+    node.run(2)
+    again = make_node(tmp_path, verifier, num_heldout=8)
+    stages: list[str] = []
+    again.status.on_change = lambda: stages.append(again.status.stage)
+    again.run(2)
+    assert stages == []
+    assert again.status.heldout == node.status.heldout
+    again.run(3)
+    assert [one.round for one in again.status.heldout] == [0, 2, 3]
+
+
+def test_a_stop_between_two_parts_of_an_evaluation_keeps_nothing_of_it(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    node = make_node(tmp_path, verifier, num_heldout=3 * PART)
+    parts = 0
+
+    def stop_in_the_second_part() -> None:
+        nonlocal parts
+        parts += node.status.stage == Stage.EVALUATING
+        if parts == 3:  # drawing the questions is the first
+            node.stop_asked.set()
+
+    node.status.on_change = stop_in_the_second_part
+    assert node.run(2).name == "round-00000000"
+    assert parts == 3
+    assert read_heldout(node.heldout_dir) == {}
+    again = make_node(tmp_path, verifier, num_heldout=3 * PART)
+    again.run(1)
+    assert [one.round for one in again.status.heldout] == [0, 1]
+
+
+def test_a_node_that_runs_on_and_on_is_examined_only_before(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    node = make_node(tmp_path, verifier, num_heldout=4)
+    sync = stopping_sync(node, after=2)
+    node.policy.sync = lambda: next(sync)  # type: ignore[method-assign]
+    node.run()
+    assert node.state.round == 2
+    assert [one.round for one in node.status.heldout] == [0]
+
+
+def stopping_sync(node: Node, after: int) -> Iterator[None]:
+    for _ in range(after - 1):
+        yield
+    node.stop_asked.set()
+    yield
 
 
 def test_a_crash_in_the_policy_is_not_swallowed(tmp_path: Path, verifier: Verifier) -> None:
@@ -142,11 +372,9 @@ def test_a_skipped_update_is_loud(
 
 
 def rollout(verdicts: Sequence[Judged | Unscorable]) -> VerifiedRollout:
-    answers = tuple(Answer("x", True, 2, -0.5) for _ in verdicts)
-    question = Question("sums", 1)
     return VerifiedRollout(
-        Rollout(question, answers, "m", 0),
-        Expansion(question, "text", "truth"),
+        Expansion(Question("sums", 1), "text", "truth"),
+        tuple(Answer("x", True, 2, -0.5) for _ in verdicts),
         tuple(verdicts),
         tuple((1, 2) for _ in verdicts),
     )
@@ -159,7 +387,7 @@ def test_an_unscorable_own_answer_trains_as_wrong_and_is_not_shared() -> None:
     assert one.is_informative
     assert not one.is_shareable
     assert rollout([right, Judged(False)]).is_shareable
-    report = report_round(1, [one], mix([one]), Update(step=1), {})
+    report = report_round(1, [one], mix([one], []), Update(step=1), {})
     assert report.num_unscorable == 1
     assert report.own_reward == 0.5
 
