@@ -71,7 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for field in msgspec.structs.fields(self.rules)
             if (value := getattr(self.rules, field.name)) != field.default
         }
-        encoded = msgspec.json.encode(rules, order="deterministic")
+        encoded = msgspec.json.encode(rules, order="sorted")
         return hashlib.sha256(b"sapo-rules-1\n" + encoded).hexdigest()
 
 
