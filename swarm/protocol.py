@@ -34,5 +34,9 @@ TOPIC = "sapo/{swarm_id}/announce/1"
 FETCH_PROTOCOL = "/sapo/{swarm_id}/fetch/1"
 """How rollouts are fetched. A node with another could hear, but never get a rollout."""
 
+PEERS_PROTOCOL = "/sapo/{swarm_id}/peers/1"
+"""How nodes ask each other for addresses of further nodes. One with another stays with the peers
+that it was told of, and others learn of none through it."""
+
 MAX_FETCH_HASHES = 16
 """Rollouts asked for in one request. A request for more is refused."""

@@ -1,0 +1,221 @@
+"""Keeps a node connected: dials, redials, learns of further peers, and lets foreign ones go."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from libp2p.abc import IHost, INetConn, INetwork, INotifee
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+from swarm.gossip import Connection
+from swarm.libp2p_fixes import SwarmPubsub
+from swarm.peer_book import PeerBook
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+DIAL_S = 10.0
+MAX_DIALS = 8
+"""At once."""
+SAVE_S = 5.0
+"""At most so often is the peer file written."""
+ASK_FIRST_S, ASK_S = 1.0, 30.0
+"""After so long a new peer is asked for further peers, and then again."""
+SUBSCRIBE_S = 30.0
+"""A peer that has not joined our topic after so long is disconnected: it is of another swarm, or
+its subscription was lost, which connecting again repairs."""
+
+AskForPeers = Callable[[str], Awaitable[list[str]]]
+"""Node id of a connected peer -> addresses of further peers; empty if it does not answer."""
+
+
+class _Peer:
+    """A connected peer, from its first connection to the end of its last."""
+
+    def __init__(self, address: str, now: float, is_dialled: bool) -> None:
+        self.address = address
+        self.since = now
+        self.is_dialled = is_dialled
+        self.is_learned = is_dialled
+        self.is_member = False
+        self.next_ask = trio.current_time() + ASK_FIRST_S
+        self.leave_at = trio.current_time() + SUBSCRIBE_S
+
+
+class Dialer(INotifee):
+    """Which peers are connected, and the task that keeps it so."""
+
+    def __init__(
+        self,
+        host: IHost,
+        pubsub: SwarmPubsub,
+        topic: str,
+        book: PeerBook,
+        max_peers: int,
+        ask: AskForPeers,
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            clock: Unix seconds.
+        """
+        network: Any = host.get_network()
+        assert isinstance(network, Swarm)
+        self._host, self._network, self._pubsub, self._topic = host, network, pubsub, topic
+        self._book = book
+        self._max_peers = max_peers
+        self._ask = ask
+        self._clock = clock
+        self._peers: dict[str, _Peer] = {}
+        self._dialling: dict[str, str] = {}
+        self._too_many: set[str] = set()
+        self._wake = trio.Event()
+        self._next_save = 0.0
+        network.register_notifee(self)
+
+    def connections(self) -> list[Connection]:
+        """See Gossip."""
+        return [Connection(one, peer.address, peer.since) for one, peer in self._peers.items()]
+
+    def is_connected(self, node_id: str) -> bool:
+        """Whether there is a connection to the peer now."""
+        return node_id in self._peers
+
+    async def run(self) -> None:
+        """Dials whoever is due, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                now = trio.current_time()
+                self._dial_due(now, nursery)
+                self._tend(now, nursery)
+                await self._save_if_changed(now)
+                with trio.move_on_after(TICK_S):
+                    await self._wake.wait()
+
+    async def save(self) -> None:
+        """Writes the peer file; an error is logged, for the node can do without."""
+        if self._book.is_changed:
+            try:
+                await trio.to_thread.run_sync(self._book.save)
+            except OSError as error:
+                log.warning("the peer file cannot be written: %s", error)
+
+    def _dial_due(self, now: float, nursery: trio.Nursery) -> None:
+        """Leaves a quarter of the places to those who dial us."""
+        wanted = max(1, self._max_peers * 3 // 4) - len(self._peers) - len(self._dialling)
+        room = min(wanted, MAX_DIALS - len(self._dialling))
+        busy = self._peers.keys() | self._dialling.keys()
+        for node_id in self._book.due(now, busy)[: max(0, room)]:
+            self._dialling[node_id] = ""
+            nursery.start_soon(self._dial, node_id)
+
+    async def _dial(self, node_id: str) -> None:
+        try:
+            for address in self._book.addresses(node_id):
+                if self.is_connected(node_id):
+                    return
+                self._dialling[node_id] = address
+                with trio.move_on_after(DIAL_S):
+                    try:
+                        await self._network.dial_addr(Multiaddr(address), ID.from_string(node_id))
+                        return
+                    except SwarmException as error:
+                        log.debug("cannot reach %s: %s", address, error)
+            self._book.failed(node_id, trio.current_time())
+        finally:
+            del self._dialling[node_id]
+
+    def _tend(self, now: float, nursery: trio.Nursery) -> None:
+        """Looks after each connected peer."""
+        joined = self._pubsub.peer_topics.get(self._topic, set())
+        for node_id, peer in list(self._peers.items()):
+            peer_id = ID.from_string(node_id)
+            peer.is_member = peer_id in joined
+            if peer.is_member:
+                peer.leave_at = now + SUBSCRIBE_S
+                self._learn(node_id, peer_id, peer)
+            if peer_id not in self._pubsub.peers and peer.since + 5 < self._clock():
+                self._pubsub._schedule_peer_stream_retry(peer_id)
+            if peer.leave_at <= now:
+                log.info("peer %s is not of this swarm", node_id)
+                self._book.is_not_ours(node_id, now)
+            if peer.leave_at <= now or node_id in self._too_many:
+                nursery.start_soon(self._network.close_peer, peer_id)
+            elif peer.is_member and peer.next_ask <= now:
+                peer.next_ask = now + ASK_S
+                nursery.start_soon(self._hear, node_id)
+
+    async def _hear(self, node_id: str) -> None:
+        self._book.hear(await self._ask(node_id))
+
+    def _learn(self, node_id: str, peer_id: ID, peer: _Peer) -> None:
+        """Where a peer that dialled us can be dialled: at the ports that it listens on, under the
+        address that we see, then under those that it names."""
+        if peer.is_learned:
+            return
+        try:
+            named = [
+                str(one).partition("/p2p/")[0] for one in self._host.get_peerstore().addrs(peer_id)
+            ]
+        except PeerStoreError:
+            return
+        if named:
+            peer.is_learned = True
+            seen = [f"{peer.address.rpartition('/')[0]}/{one.rpartition('/')[2]}" for one in named]
+            self._book.connected(node_id, [*seen, *named])
+
+    async def _save_if_changed(self, now: float) -> None:
+        if now >= self._next_save and self._book.is_changed:
+            self._next_save = now + SAVE_S
+            await self.save()
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        """Called by the library for every connection that is made."""
+        await trio.lowlevel.checkpoint()
+        node_id = str(conn.muxed_conn.peer_id)
+        if node_id in self._peers:
+            return
+        addresses = conn.get_transport_addresses()
+        address = str(addresses[0]) if addresses else ""
+        dialled = self._dialling.get(node_id, "")
+        self._peers[node_id] = _Peer(address, self._clock(), bool(dialled))
+        if len(self._peers) > self._max_peers:
+            self._too_many.add(node_id)
+            self._wake.set()
+            return
+        if dialled:
+            self._book.connected(node_id, [dialled.partition("/p2p/")[0]])
+        log.info("peer %s connected at %s (%d peers)", node_id, address, len(self._peers))
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        """Called by the library for every connection that ended."""
+        await trio.lowlevel.checkpoint()
+        peer_id = conn.muxed_conn.peer_id
+        node_id = str(peer_id)
+        if self._network.get_connections(peer_id) or node_id not in self._peers:
+            return
+        peer = self._peers.pop(node_id)
+        if node_id in self._too_many:
+            self._too_many.discard(node_id)
+            return
+        self._book.lost(node_id, trio.current_time())
+        log.info("peer %s lost at %s (%d peers)", node_id, peer.address, len(self._peers))
+        self._wake.set()
+
+    async def opened_stream(self, network: INetwork, stream: object) -> None:
+        """Not of interest."""
+
+    async def closed_stream(self, network: INetwork, stream: object) -> None:
+        """Not of interest."""
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Not of interest."""
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Not of interest."""

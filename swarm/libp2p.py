@@ -1,0 +1,327 @@
+"""The real Gossip: announcements over GossipSub, rollouts over a request protocol, on trio.
+
+    open_libp2p -> host (libp2p_host.py) -> pubsub (libp2p_fixes.py) -> Inbox -> the one reader
+                   dialer.py keeps peers connected, peer_book.py knows whom
+
+Not covered: peers behind a NAT must dial out, nobody can dial them; more than one connection of the
+same address is not limited.
+"""
+
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import trio
+from libp2p.abc import IHost
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.request_response import (
+    BytesCodec,
+    RequestContext,
+    RequestResponse,
+    RequestResponseConfig,
+    RequestResponseError,
+)
+from libp2p.tools.anyio_service import background_trio_service
+
+from swarm import libp2p_fixes
+from swarm.dialer import Dialer
+from swarm.fetch import (
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
+from swarm.gossip import Connection, FetchFailed, FindRollouts, Received, Traffic
+from swarm.identity import Identity
+from swarm.inbox import Inbox, has_announcement_form
+from swarm.libp2p_fixes import OUTBOUND_QUEUE, SwarmPubsub
+from swarm.libp2p_host import ByteCounter, build_host, parse_listen
+from swarm.peer_book import MAX_ADDRESS_CHARS, PeerBook
+from swarm.protocol import FETCH_PROTOCOL, PEERS_PROTOCOL, TOPIC
+
+log = logging.getLogger(__name__)
+
+FETCH_S = 20.0
+"""For one fetch, at either end."""
+MAX_FETCHES_SERVED = 16
+"""At once; a peer that asks for more is turned away."""
+MAX_PEERS_TOLD = 32
+MAX_PEERS_BYTES = MAX_PEERS_TOLD * (MAX_ADDRESS_CHARS + 8)
+PACE_S = 2.0
+"""So long does an announcement wait for a peer whose queue is half full."""
+LEAVE_S = 3.0
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_addresses = msgspec.msgpack.Decoder(list[str]).decode
+
+
+class Libp2pDied(RuntimeError):
+    """A part of libp2p ended by itself: the node has no peers any more."""
+
+
+@asynccontextmanager
+async def open_libp2p(
+    identity: Identity,
+    swarm_id: str,
+    listen: Sequence[str] | str,
+    find: FindRollouts,
+    bootstrap: Sequence[str],
+    peers_file: Path,
+    max_peers: int,
+    chance: random.Random | None = None,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator["Libp2pGossip"]:
+    """A node of the swarm, until the block is left; that takes LEAVE_S at most and tells the peers.
+
+    Args:
+        listen: multiaddrs such as /ip4/0.0.0.0/tcp/8421; port 0 takes a free one.
+        find: serves peers' fetches; what it raises ends the block.
+        bootstrap: multiaddrs with peer ids, dialled until there are peers enough.
+        peers_file: where peers are saved, so that a restart needs no bootstrap node.
+        max_peers: the newest beyond it is disconnected.
+        clock: Unix seconds.
+
+    Raises:
+        ListenError: an address cannot be listened on.
+        WrongAddress: of a bootstrap address.
+        WrongLibp2p: not the version that the remedies are for.
+        ExceptionGroup: with Libp2pDied or the error of a part that ended while in the block.
+    """
+    libp2p_fixes.apply()
+    chance = chance or random.Random()
+    addresses = parse_listen([listen] if isinstance(listen, str) else listen)
+    book = PeerBook(identity.node_id, bootstrap, peers_file, chance)
+    counter = ByteCounter()
+    host = build_host(identity.seed, addresses, max_peers, counter)
+    gossip = Libp2pGossip(host, swarm_id, find, counter, book, max_peers, clock)
+    outcome = _Outcome()
+    try:
+        async with (
+            host.run(listen_addrs=addresses),
+            background_trio_service(gossip.pubsub),
+            background_trio_service(gossip.router),
+        ):
+            await gossip.pubsub.wait_until_ready()
+            await gossip.pubsub.subscribe(gossip.topic)
+            try:
+                async with trio.open_nursery() as nursery:
+                    for part in (host.get_network(), gossip.pubsub, gossip.router):
+                        nursery.start_soon(_watch, part)
+                    nursery.start_soon(gossip.run)
+                    with outcome:
+                        yield gossip
+                    nursery.cancel_scope.cancel()
+            finally:
+                await gossip.leave()
+    except* RuntimeError as group:
+        outcome.judge(group)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+class _Outcome:
+    """How the block ended. Its own error leaves as it is, not wrapped by every nursery here."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.is_leaving = False
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.is_leaving = True
+        if isinstance(error, Exception):
+            self.error = error
+        return self.error is not None
+
+    def judge(self, group: ExceptionGroup[RuntimeError]) -> None:
+        """Forgives what messages in flight raise while the node leaves; raises all else."""
+
+        def is_real(error: BaseException) -> bool:
+            return not (self.is_leaving and "Nursery is closed" in str(error))
+
+        real = group.subgroup(
+            lambda error: not isinstance(error, ExceptionGroup) and is_real(error)
+        )
+        if real is not None:
+            raise real
+
+
+async def _watch(service: Any) -> NoReturn:
+    await service.manager.wait_finished()
+    raise Libp2pDied(f"{type(service).__name__} ended")
+
+
+class Libp2pGossip:
+    """See Gossip. Bytes in its traffic are all that its connections carry, encrypted."""
+
+    def __init__(
+        self,
+        host: IHost,
+        swarm_id: str,
+        find: FindRollouts,
+        counter: ByteCounter,
+        book: PeerBook,
+        max_peers: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.node_id = str(host.get_id())
+        self.topic = TOPIC.format(swarm_id=swarm_id)
+        self._inbox = Inbox()
+        self.received: trio.MemoryReceiveChannel[Received] = self._inbox.received
+        self.pubsub = SwarmPubsub(host, self.topic, has_announcement_form, self._inbox.put)
+        self.router = self.pubsub.gossip_router
+        self._host = host
+        self._find = find
+        self._counter = counter
+        self._book = book
+        self._requests = RequestResponse(host)
+        self._fetch_protocol = TProtocol(FETCH_PROTOCOL.format(swarm_id=swarm_id))
+        self._peers_protocol = TProtocol(PEERS_PROTOCOL.format(swarm_id=swarm_id))
+        self._dialer = Dialer(
+            host, self.pubsub, self.topic, book, max_peers, self._ask_for_peers, clock
+        )
+        self._crashed = trio.Event()
+        self._crash: Exception | None = None
+        self._num_announced = self._num_served = self._num_fetched = self._num_failed = 0
+        self._serve(self._fetch_protocol, self._serve_fetch, MAX_REQUEST_BYTES, MAX_REPLY_BYTES)
+        self._serve(self._peers_protocol, self._tell_peers, 1024, MAX_PEERS_BYTES)
+
+    async def announce(self, record: bytes) -> None:
+        """See Gossip. Raises ValueError for what is no announcement by size and magic."""
+        self._inbox.check_own(record)
+        await self._wait_for_room()
+        await self.pubsub.publish(self.topic, record)
+        self._num_announced += 1
+
+    async def fetch(
+        self, node_id: str, hashes: Sequence[bytes], max_bytes: int
+    ) -> dict[bytes, bytes]:
+        """See Gossip."""
+        request = encode_request(hashes)
+        try:
+            reply = await self._ask(node_id, self._fetch_protocol, request, max_bytes)
+            found = decode_reply(reply, hashes, max_bytes)
+        except FetchFailed:
+            self._num_failed += 1
+            raise
+        self._num_fetched += len(found)
+        return found
+
+    def connections(self) -> list[Connection]:
+        """See Gossip."""
+        return self._dialer.connections()
+
+    def traffic(self) -> Traffic:
+        """See Gossip."""
+        return Traffic(
+            bytes_sent=self._counter.sent,
+            bytes_received=self._counter.received,
+            announcements_sent=self._num_announced,
+            announcements_received=self._inbox.num_received,
+            announcements_dropped=self._inbox.num_dropped,
+            rollouts_served=self._num_served,
+            rollouts_fetched=self._num_fetched,
+            fetches_failed=self._num_failed,
+        )
+
+    def addresses(self) -> list[str]:
+        """See Gossip. "Any interface" is shown as the address that packets to the world leave
+        from; what a NAT makes of it is not known here."""
+        return [str(address) for address in self._host.get_addrs()]
+
+    async def run(self) -> None:
+        """Keeps peers connected; raises what `find` raised."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._dialer.run)
+            await self._crashed.wait()
+            assert self._crash is not None
+            raise self._crash
+
+    async def leave(self) -> None:
+        """Saves the peers, says goodbye to them all at once, and ends `received`."""
+        with trio.move_on_after(LEAVE_S) as scope:
+            scope.shield = True
+            await self._dialer.save()
+            async with trio.open_nursery() as nursery:
+                for connection in self.connections():
+                    peer_id = ID.from_string(connection.node_id)
+                    nursery.start_soon(self._host.disconnect, peer_id)
+        self._inbox.close()
+
+    async def _wait_for_room(self) -> None:
+        """A burst is slowed to what the slowest peer takes, but no peer stops it for ever."""
+        with trio.move_on_after(PACE_S):
+            while any(len(one) > OUTBOUND_QUEUE // 2 for one in self.pubsub.peer_queues.values()):
+                await trio.sleep(0.01)
+
+    async def _ask(
+        self, node_id: str, protocol: TProtocol, request: bytes, max_bytes: int
+    ) -> bytes:
+        if not self._dialer.is_connected(node_id):
+            raise FetchFailed("not connected")
+        config = RequestResponseConfig(
+            timeout=FETCH_S,
+            max_request_size=max(1, len(request)),
+            max_response_size=max(1, max_bytes),
+        )
+        try:
+            return await self._requests.send_request(
+                ID.from_string(node_id), [protocol], request, BytesCodec(), config
+            )
+        except RequestResponseError as error:
+            raise FetchFailed(f"{type(error).__name__}: {error}") from error
+
+    def _serve(
+        self,
+        protocol: TProtocol,
+        handler: Callable[[bytes, RequestContext], Awaitable[bytes]],
+        max_request: int,
+        max_reply: int,
+    ) -> None:
+        self._requests.set_handler(
+            protocol,
+            handler,
+            BytesCodec(),
+            RequestResponseConfig(
+                timeout=FETCH_S,
+                max_request_size=max_request,
+                max_response_size=max_reply,
+                max_concurrent_inbound=MAX_FETCHES_SERVED,
+            ),
+        )
+
+    async def _serve_fetch(self, request: bytes, context: RequestContext) -> bytes:
+        hashes = decode_request(request)
+        if hashes is None:
+            raise RequestResponseError("malformed request")
+        try:
+            found = await self._find(hashes)
+        except Exception as error:  # ours, not the peer's: it ends the block, through `run`
+            log.exception("a fetch could not be served")
+            self._crash = error
+            self._crashed.set()
+            raise
+        reply, num_records = encode_reply(hashes, found)
+        self._num_served += num_records
+        return reply
+
+    async def _tell_peers(self, request: bytes, context: RequestContext) -> bytes:
+        await trio.lowlevel.checkpoint()
+        connected = {connection.node_id for connection in self.connections()}
+        return _encode(self._book.to_share(connected, str(context.peer_id), MAX_PEERS_TOLD))
+
+    async def _ask_for_peers(self, node_id: str) -> list[str]:
+        try:
+            reply = await self._ask(node_id, self._peers_protocol, b"?", MAX_PEERS_BYTES)
+            return _decode_addresses(reply)[:MAX_PEERS_TOLD]
+        except (FetchFailed, msgspec.MsgspecError):
+            return []

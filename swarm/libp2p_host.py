@@ -1,0 +1,218 @@
+"""A libp2p host as we want it: TCP, Noise and Yamux only, bytes counted, no limits but our own."""
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+from libp2p import new_host
+from libp2p.abc import IHost, IListener, IRawConnection
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.swarm import Swarm
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.tcp.tcp import TCP
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+MAX_HANDSHAKES = 256
+"""Inbound connections beside `max_peers` that may be in their handshake at once."""
+HANDSHAKE_S = 5.0
+
+
+class ListenError(RuntimeError):
+    """The node cannot listen where it was told to; the message says what to change."""
+
+
+@dataclass(slots=True)
+class ByteCounter:
+    """Bytes on the wire, encryption and protocol overhead included, TCP's own excluded."""
+
+    sent: int = 0
+    received: int = 0
+
+
+def build_host(
+    seed: bytes, listen: Sequence[Multiaddr], max_peers: int, counter: ByteCounter
+) -> IHost:
+    """A host that is not running yet.
+
+    Only Noise: the library offers plaintext by default, over which anybody can pose as any node.
+    The library's own resource manager, auto-connector and dial retries are off: they refuse, dial
+    and wait by rules of their own, of which nobody would hear.
+    """
+    key_pair = create_new_key_pair(seed)
+    noise = NoiseTransport(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
+    max_connections = 2 * max_peers  # two that dial each other at once have two for a while
+    host = new_host(
+        key_pair=key_pair,
+        sec_opt={NOISE: noise},
+        muxer_opt={TProtocol(YAMUX): Yamux},
+        transports=[CountingTCP(counter)],
+        listen_addrs=list(listen),
+        connection_config=ConnectionConfig(
+            max_connections=max_connections,
+            high_watermark=max_connections,
+            low_watermark=0,
+            min_connections=0,
+            inbound_upgrade_timeout=HANDSHAKE_S,
+            outbound_upgrade_timeout=HANDSHAKE_S,
+        ),
+        addrs_factory=reachable_addresses,
+        disable_identify_address_discovery=True,
+    )
+    network: Any = host.get_network()
+    assert isinstance(network, Swarm)
+    network.set_resource_manager(None)
+    network.retry_config = RetryConfig(max_retries=0)
+    network._inbound_limiter = trio.CapacityLimiter(max_connections + MAX_HANDSHAKES)
+    switch_off_auto_connector(network)
+    return host
+
+
+def switch_off_auto_connector(network: Any) -> None:
+    """Without it the library dials whatever address any peer has told it."""
+
+    async def do_nothing() -> None:
+        await trio.lowlevel.checkpoint()
+
+    network.auto_connector.maybe_connect = do_nothing
+
+
+class CountingTCP(TCP):
+    """TCP that counts bytes and does not share its port with another process."""
+
+    def __init__(self, counter: ByteCounter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    async def dial(self, maddr: Multiaddr) -> IRawConnection:
+        """See TCP."""
+        connection = await super().dial(maddr)
+        assert isinstance(connection, RawConnection)
+        connection.stream = CountingStream(connection.stream, self._counter)
+        return connection
+
+    def create_listener(  # type: ignore[override]
+        self, handler_function: Callable[[ReadWriteCloser], Awaitable[None]]
+    ) -> IListener:
+        """See TCP."""
+
+        async def handle(stream: ReadWriteCloser) -> None:
+            await handler_function(CountingStream(stream, self._counter))
+
+        return super().create_listener(handle)
+
+
+class CountingStream(ReadWriteCloser):
+    """A stream whose bytes are counted, and whose far end is known over IPv6, too."""
+
+    def __init__(self, stream: ReadWriteCloser, counter: ByteCounter) -> None:
+        self._stream = stream
+        self._counter = counter
+        self._remote = _remote(stream)
+
+    async def read(self, n: int | None = None) -> bytes:
+        """See ReadWriteCloser."""
+        data = await self._stream.read(n)
+        self._counter.received += len(data)
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """See ReadWriteCloser."""
+        await self._stream.write(data)
+        self._counter.sent += len(data)
+
+    async def close(self) -> None:
+        """See ReadWriteCloser."""
+        await self._stream.close()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Host and port of the far end."""
+        return self._remote
+
+
+def _remote(stream: ReadWriteCloser) -> tuple[str, int] | None:
+    if not isinstance(stream, TrioTCPStream):
+        return stream.get_remote_address()
+    try:
+        host, port = stream.stream.socket.getpeername()[:2]
+    except OSError:  # gone already
+        return None
+    return str(host), int(port)
+
+
+def parse_listen(addresses: Sequence[str]) -> list[Multiaddr]:
+    """Addresses to listen on.
+
+    Raises:
+        ListenError: one is no TCP address, or its port is taken. The library would share a taken
+            port with the other process, and each would get half of the connections.
+    """
+    parsed = []
+    for address in addresses:
+        try:
+            multiaddr = Multiaddr(address)
+            host, port = _host_and_port(multiaddr)
+        except ValueError as error:
+            raise ListenError(f"{address!r}: write /ip4/ADDRESS/tcp/PORT ({error})") from None
+        _check_is_free(host, port)
+        parsed.append(multiaddr)
+    if not parsed:
+        raise ListenError("no address to listen on; write /ip4/0.0.0.0/tcp/PORT")
+    return parsed
+
+
+def _host_and_port(address: Multiaddr) -> tuple[str, int]:
+    names = [protocol.name for protocol in address.protocols()]
+    if names not in (["ip4", "tcp"], ["ip6", "tcp"]):
+        raise ValueError("not an IP address and a TCP port")
+    return str(address.value_for_protocol(names[0])), int(str(address.value_for_protocol("tcp")))
+
+
+def _check_is_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ListenError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+
+def reachable_addresses(listening: Sequence[Multiaddr]) -> list[Multiaddr]:
+    """Listening addresses with "any interface" replaced by the address that a packet to the world
+    would leave from: what a peer in the same network can dial. Behind a NAT it is not enough."""
+    return [_replace_any(address) for address in listening]
+
+
+def _replace_any(address: Multiaddr) -> Multiaddr:
+    host, port = _host_and_port(address)
+    if not ipaddress.ip_address(host).is_unspecified:
+        return address
+    name = "ip6" if ":" in host else "ip4"
+    return Multiaddr(f"/{name}/{_outward_ip(name == 'ip6')}/tcp/{port}")
+
+
+def _outward_ip(is_ip6: bool) -> str:
+    """Nothing is sent: connecting a UDP socket only asks the routing table."""
+    family, beyond, loopback = (
+        (socket.AF_INET6, "2001:db8::1", "::1")
+        if is_ip6
+        else (socket.AF_INET, "192.0.2.1", "127.0.0.1")
+    )
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((beyond, 9))
+        except OSError:
+            return loopback
+        return str(probe.getsockname()[0])
