@@ -125,6 +125,7 @@ class Verifier:
         self._lock = threading.Lock()  # guards all below
         self._alive: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
+        self._unused: set[WorkerProcess] = set()
         self._start_failures = 0
         self._broken: str | None = None
         self._closed = False
@@ -183,6 +184,23 @@ class Verifier:
         verdicts = iter(self._answer(items, Judged, self._limits.deadline_s))
         return [[next(verdicts) for _ in answers] for _, answers in requests]
 
+    def judge_afresh(self, question: Question, answers: Sequence[Answer]) -> list[Verdict]:
+        """A verdict for each answer by a worker that has done nothing before, and is then ended.
+
+        For a second opinion before somebody is called a liar: whatever state the first worker had,
+        this one does not share it. Takes the warm spare, and starts the next.
+
+        Raises:
+            VerifierBroken: no worker can be started.
+            VerifierClosed: close() was called.
+        """
+        items = [
+            self._refusal(question, answer.text)
+            or Judge(self._limits.cpu_s, question, answer.text, answer.finished)
+            for answer in answers
+        ]
+        return [*self._answer(items, Judged, self._limits.deadline_s, afresh=True)]
+
     def digests(self) -> dict[str, str]:
         """The fingerprint of each task by name, computed by a worker at each call.
 
@@ -239,15 +257,21 @@ class Verifier:
         return Unscorable(Reason.TOO_LONG) if num_bytes > self._limits.max_answer_bytes else None
 
     def _answer(
-        self, items: Sequence[Item | Unscorable], kind: type[_Outcome], deadline_s: float
+        self,
+        items: Sequence[Item | Unscorable],
+        kind: type[_Outcome],
+        deadline_s: float,
+        afresh: bool = False,
     ) -> list[_Outcome | Unscorable]:
         """The outcome of each item, in order; those that are unscorable already stay so."""
         open_items = [item for item in items if not isinstance(item, Unscorable)]
         decoder = msgspec.msgpack.Decoder(kind | Unscorable)
         futures: list[Future[list[_Outcome | Unscorable]]] = []
         try:
-            for chunk in self._chunks(open_items):
-                futures.append(self._threads.submit(self._run, chunk, decoder.decode, deadline_s))
+            for chunk in self._chunks(open_items, 1 if afresh else self._num_workers):
+                futures.append(
+                    self._threads.submit(self._run, chunk, decoder.decode, deadline_s, afresh)
+                )
             answered = iter([outcome for future in futures for outcome in future.result()])
         except (CancelledError, RuntimeError) as error:
             if self._closed:
@@ -261,10 +285,10 @@ class Verifier:
             )
         return outcomes
 
-    def _chunks(self, items: Sequence[Item]) -> Iterator[list[Item]]:
+    def _chunks(self, items: Sequence[Item], num_workers: int) -> Iterator[list[Item]]:
         """Parts for the workers to share, each bounded in items and in bytes."""
         most = min(
-            max(1, math.ceil(len(items) / self._num_workers)),
+            max(1, math.ceil(len(items) / num_workers)),
             MAX_ITEMS_PER_REQUEST,
             MAX_ANSWER_BYTES // self._limits.max_answer_bytes,
         )
@@ -276,11 +300,12 @@ class Verifier:
         items: Sequence[Item],
         decode: Callable[[bytes], _Outcome | Unscorable],
         deadline_s: float,
+        afresh: bool,
     ) -> list[_Outcome | Unscorable]:
         """Has the items answered by as many workers as it takes. Runs in one of our threads."""
         outcomes: list[_Outcome | Unscorable] = []
         while len(outcomes) < len(items):
-            worker = self._take()
+            worker = self._take(afresh)
             lost: WorkerLost | None = None
             try:
                 worker.send(items[len(outcomes) :], deadline_s)
@@ -292,7 +317,9 @@ class Verifier:
             except WorkerLost as error:
                 lost = error
                 outcomes.append(Unscorable(error.reason, error.detail))
-            if lost is None:
+            if lost is None and afresh:
+                self._end(worker)
+            elif lost is None:
                 self._give_back(worker)
             else:
                 self._discard(worker, lost, f"while it worked on {_name(items[len(outcomes) - 1])}")
@@ -312,10 +339,14 @@ class Verifier:
                 return
             self._workers_started += 1
             self._alive.add(worker)
+            self._unused.add(worker)
             self._idle.append(worker)
 
-    def _take(self) -> WorkerProcess:
+    def _take(self, afresh: bool = False) -> WorkerProcess:
         """A worker that is ready, the last used first; waits for one that still starts.
+
+        Args:
+            afresh: only an unused one; where there is none, a used one is ended for it.
 
         Raises:
             VerifierBroken: several in a row could not start, or a task was refused.
@@ -330,8 +361,13 @@ class Verifier:
                 self._start_missing()
                 if not self._idle:
                     raise VerifierBroken("a verifier worker cannot be started: see the log")
-                worker = min(self._idle, key=lambda idle: idle.reluctance)
+                fit = [idle for idle in self._idle if not afresh or idle in self._unused]
+                worker = min(fit or self._idle, key=lambda idle: idle.reluctance)
                 self._idle.remove(worker)
+                self._unused.discard(worker)
+            if not fit:
+                self._end(worker)
+                continue
             try:
                 worker.wait_ready()
             except WorkerLost as lost:
@@ -346,6 +382,14 @@ class Verifier:
     def _give_back(self, worker: WorkerProcess) -> None:
         with self._lock:
             self._idle.insert(0, worker)  # the next request finds its caches warm
+
+    def _end(self, worker: WorkerProcess) -> None:
+        """Ends a worker that nobody uses and starts the next spare."""
+        worker.kill()
+        with self._lock:
+            self._alive.discard(worker)
+            self._start_missing()
+        worker.close_pipes()
 
     def _discard(self, worker: WorkerProcess, lost: WorkerLost, when: str) -> None:
         """Kills a worker and starts the next spare.

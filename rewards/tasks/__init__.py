@@ -27,6 +27,12 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: str = ""
     """SHA-256 of its expansions and verdicts (rewards/digest.py); empty only while authoring."""
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether a verdict depends on question and answer alone: then, and only then, two nodes
+        that differ about one cannot both be right. Not so where a checker measures time."""
+        return self.kind == "reasoning_gym"
+
 
 class Task(Protocol):
     """A kind of question that anybody can expand and judge. Lives inside a worker process."""

@@ -1,0 +1,359 @@
+"""Hears announcements, fetches what the node can use, has it judged, and puts it into the pool.
+
+Fetched is only what is wanted and missing: a node's traffic depends on what it learns from, not on
+how much is announced. Nobody is charged for being late, slow or gone.
+"""
+
+import logging
+import random
+import statistics
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import trio
+
+from swarm.admission import Admission, Admitted, Refused
+from swarm.claims import WINDOW_S
+from swarm.database import Offload
+from swarm.fetch import MAX_REPLY_BYTES
+from swarm.gossip import FetchFailed, Gossip, Received
+from swarm.judge import Judge
+from swarm.ledger import Ledger
+from swarm.manifest import Rules
+from swarm.offers import MAX_OFFERS, MAX_PER_AUTHOR, Offer, Offers
+from swarm.pool import Pool
+from swarm.protocol import CLOCK_TOLERANCE_S
+from swarm.refusal import Charge, Refusal
+from swarm.rollout import Announcement, Entry
+
+logger = logging.getLogger(__name__)
+
+_NOT_REMEMBERED = {Refusal.MISMATCH, Refusal.NOT_THE_ANNOUNCERS, Refusal.SEEN}
+"""Refusals that say nothing about the hash: whoever named somebody else's rollout wrongly must not
+keep that rollout out."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """How much an Intake keeps and does at once."""
+
+    offers_per_author: int = MAX_PER_AUTHOR
+    max_offers: int = MAX_OFFERS
+    max_fetches: int = 4
+    """Peers asked at once; each reply is at most MAX_REPLY_BYTES long."""
+    fetch_timeout_s: float = 30.0
+    retry_s: float = 5.0
+    """After a failure, twice as long after each further one; and between looks at who is connected,
+    while wanted offers wait for peers that are not."""
+    max_attempts: int = 3
+    gather_s: float = 0.05
+    """Between announcements and the fetch, so that several go into one request."""
+    flush_s: float = 30.0
+    """Between writes of the ledger's counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeStats:
+    """What an Intake did since its start."""
+
+    offers: int
+    """Announced, wanted, and not fetched yet."""
+    fetched_bytes: int
+    """Of admitted and refused rollouts."""
+    num_admitted: int
+    announced_to_pool_s: float | None
+    """Median seconds from first sight of an announcement to the pool, of the last 256."""
+
+
+class Intake:
+    """The way from announcements to the pool. `run` it in the trio loop."""
+
+    def __init__(
+        self,
+        gossip: Gossip,
+        judge: Judge,
+        pool: Pool,
+        ledger: Ledger,
+        offload: Offload,
+        rules: Rules,
+        swarm_id: str,
+        wants: Callable[[Entry], bool],
+        fresh_target: int,
+        max_from_one_author: int,
+        judged_tasks: Collection[str] = (),
+        limits: IntakeLimits = IntakeLimits(),
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        """
+        Args:
+            wants: the mixing rule's own filter: whether a rollout with these claims could be used.
+            fresh_target: fetches only while fewer unused foreign rollouts are at hand.
+            max_from_one_author: of these.
+            judged_tasks: see the attribute; to be set before `run`.
+            clock: Unix seconds.
+        """
+        self._gossip = gossip
+        self._pool = pool
+        self._ledger = ledger
+        self._offload = offload
+        self._fresh_target = fresh_target
+        self._max_from_one_author = max_from_one_author
+        self._limits = limits
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._admission = Admission(
+            swarm_id,
+            gossip.node_id,
+            rules,
+            judge,
+            lambda hash, rollout: offload(pool.known, hash, rollout),
+            wants,
+            clock,
+        )
+        self.judged_tasks = judged_tasks
+        self._remember_s = rules.lifetime_s + 2 * CLOCK_TOLERANCE_S
+        self._offers = Offers(limits.offers_per_author, limits.max_offers)
+        self._in_flight: dict[bytes, Offer] = {}
+        """By hash: being fetched or judged."""
+        self._busy: set[str] = set()
+        """Peers that are asked now."""
+        self._paused: dict[str, float] = {}
+        """Peers that failed -> not to be asked until then, by trio's clock."""
+        self._wake = trio.Event()
+        self._more = trio.Event()
+        self._fetched_bytes = 0
+        self._num_admitted = 0
+        self._seconds: deque[float] = deque(maxlen=256)
+
+    @property
+    def judged_tasks(self) -> Collection[str]:
+        """Tasks whose digest here is the manifest's; rollouts of others are refused, for free."""
+        return self._admission.judged_tasks
+
+    @judged_tasks.setter
+    def judged_tasks(self, names: Collection[str]) -> None:
+        self._admission.judged_tasks = frozenset(names)
+
+    @property
+    def suspicion(self) -> str:
+        """Why this node suspects its own verifier, as a sentence; empty while it does not."""
+        return self._admission.claims.suspicion
+
+    async def run(self) -> None:
+        """Runs until it is cancelled or gossip ends. What goes wrong in it is raised.
+
+        Raises:
+            ExceptionGroup: of VerifierBroken, VerifierClosed, sqlite3.Error or a bug.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._plan_fetches)
+                nursery.start_soon(self._flush_ledger)
+                async for received in self._gossip.received:
+                    await self._hear(received)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._offload(self._ledger.flush)
+
+    def wake(self) -> None:
+        """Tells that rollouts were taken from the pool, or that a peer has come."""
+        self._wake.set()
+
+    async def wait_for_more(self) -> None:
+        """Returns when the pool got a rollout since the last call. One caller at a time."""
+        await self._more.wait()
+        self._more = trio.Event()
+
+    def stats(self) -> IntakeStats:
+        """A snapshot."""
+        return IntakeStats(
+            offers=len(self._offers) + len(self._in_flight),
+            fetched_bytes=self._fetched_bytes,
+            num_admitted=self._num_admitted,
+            announced_to_pool_s=statistics.median(self._seconds) if self._seconds else None,
+        )
+
+    async def _hear(self, received: Received) -> None:
+        heard = self._admission.hear(received)
+        if isinstance(heard, Refused):
+            if heard.reason.charge is Charge.AUTHOR:
+                await self._charge(heard.node_id, heard.reason, heard.proof)
+            else:
+                self._ledger.count_refused(heard.node_id, heard.reason)
+            return
+        self._ledger.count_announcement(heard.author, len(heard.entries))
+        refusals: Counter[Refusal] = Counter()
+        offered = []
+        for entry in heard.entries:
+            if refusal := self._admission.check_entry(entry):
+                refusals[refusal] += 1
+            else:
+                offered.append(entry)
+        for refusal, num in refusals.items():
+            if refusal.charge is Charge.AUTHOR:  # one announcement is one lie
+                await self._charge(heard.author, refusal, (received.record,))
+                num -= 1
+            self._ledger.count_refused(heard.author, refusal, num)
+        await self._offer(heard, received, offered)
+
+    async def _offer(
+        self, announcement: Announcement, received: Received, entries: list[Entry]
+    ) -> None:
+        now, author = self._clock(), announcement.author
+        seen = await self._offload(self._pool.has_seen, [entry.hash for entry in entries])
+        for entry in entries:
+            in_flight = self._in_flight.get(entry.hash)
+            is_known = (author, entry.hash) in self._offers or (
+                in_flight is not None and in_flight.author == author
+            )
+            if is_known or entry.hash in seen:
+                self._ledger.count_refused(author, Refusal.SEEN)
+                continue
+            self._add(
+                Offer(
+                    entry=entry,
+                    author=author,
+                    sequence=announcement.sequence,
+                    carrier=received.carrier,
+                    announcement=received.record,
+                    first_seen=now,
+                    expires=self._admission.expiry(announcement.created, now),
+                )
+            )
+        self.wake()
+
+    def _add(self, offer: Offer) -> None:
+        for gone in self._offers.add(offer):
+            self._ledger.count_refused(gone.author, Refusal.CROWDED_OUT)
+
+    async def _plan_fetches(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()  # before looking: what comes meanwhile is not missed
+                wait_s = await self._start_fetches(nursery)
+                with trio.move_on_after(wait_s):
+                    await self._wake.wait()
+                await trio.sleep(self._limits.gather_s)
+
+    async def _start_fetches(self, nursery: trio.Nursery) -> float:
+        """Asks for what is missing; returns after how many seconds to look again by itself."""
+        for offer in self._offers.take_expired(self._clock()):
+            self._ledger.count_refused(offer.author, Refusal.EXPIRED)
+        taken = Counter(await self._offload(self._pool.fresh_by_author))
+        taken.update(offer.author for offer in self._in_flight.values())
+        missing = self._fresh_target - taken.total()
+        if missing <= 0 or not self._offers:
+            return float("inf")
+        groups = self._offers.take(
+            missing,
+            taken,
+            self._max_from_one_author,
+            self._make_source_of(),
+            self._limits.max_fetches - len(self._busy),
+            self._rng,
+        )
+        for source, offers in groups.items():
+            self._busy.add(source)
+            self._in_flight.update((offer.entry.hash, offer) for offer in offers)
+            nursery.start_soon(self._fetch, source, offers)
+        return self._limits.retry_s
+
+    def _make_source_of(self) -> Callable[[Offer], str | None]:
+        """Whom to ask for an offer now, or None."""
+        now = trio.current_time()
+        self._paused = {peer: until for peer, until in self._paused.items() if until > now}
+        connected = {connection.node_id for connection in self._gossip.connections()}
+
+        def source_of(offer: Offer) -> str | None:
+            source = offer.source(connected)
+            is_ready = (
+                offer.not_before <= now
+                and offer.entry.hash not in self._in_flight
+                and source not in self._busy
+                and source not in self._paused
+            )
+            return source if is_ready else None
+
+        return source_of
+
+    async def _fetch(self, source: str, offers: list[Offer]) -> None:
+        """Fetches from one peer, and judges what came."""
+        hashes = [offer.entry.hash for offer in offers]
+        try:
+            with trio.fail_after(self._limits.fetch_timeout_s):
+                records = await self._gossip.fetch(source, hashes, MAX_REPLY_BYTES)
+        except (FetchFailed, trio.TooSlowError) as error:
+            logger.info("no rollouts from %s: %s", source, error)
+            self._paused[source] = trio.current_time() + self._limits.retry_s
+            records = {}
+        for offer in offers:
+            if (record := records.get(offer.entry.hash)) is None:
+                self._postpone(offer, source)
+            else:
+                await self._take_in(offer, record)
+            del self._in_flight[offer.entry.hash]
+        self._busy.remove(source)
+        self.wake()
+
+    def _postpone(self, offer: Offer, source: str) -> None:
+        offer.num_failures += 1
+        if offer.num_failures >= self._limits.max_attempts:
+            self._ledger.count_refused(source, Refusal.FETCH_FAILED)
+            return
+        wait_s = self._limits.retry_s * 2 ** (offer.num_failures - 1)
+        offer.not_before = trio.current_time() + wait_s
+        self._add(offer)
+
+    async def _take_in(self, offer: Offer, record: bytes) -> None:
+        self._fetched_bytes += len(record)
+        self._ledger.count_fetched(offer.author, len(record))
+        found = await self._admission.admit(offer, record)
+        refusal = (
+            await self._pool_it(offer, record, found) if isinstance(found, Admitted) else found
+        )
+        if refusal is None:
+            self._num_admitted += 1
+            self._ledger.count_admitted(offer.author)
+            self._seconds.append(self._clock() - offer.first_seen)
+            self._more.set()
+            return
+        if refusal.charge is Charge.AUTHOR:
+            await self._charge(offer.author, refusal, (offer.announcement, record))
+        else:
+            self._ledger.count_refused(offer.author, refusal)
+        if refusal is Refusal.DISAGREEMENT and self.suspicion:
+            await self._take_back()
+        if refusal not in _NOT_REMEMBERED:
+            until = self._clock() + self._remember_s
+            await self._offload(self._pool.refuse, offer.entry.hash, until)
+
+    async def _pool_it(self, offer: Offer, record: bytes, found: Admitted) -> Refusal | None:
+        return await self._offload(
+            self._pool.add_foreign,
+            record,
+            found.rollout,
+            found.expansion,
+            found.correct,
+            offer.first_seen,
+        )
+
+    async def _charge(self, author: str, reason: Refusal, proof: tuple[bytes, ...]) -> None:
+        logger.warning("%s is charged: %s", author, reason)
+        await self._offload(self._ledger.charge, author, reason, proof)
+
+    async def _take_back(self) -> None:
+        """What was charged for claims before this node suspected itself was probably wrong."""
+        since = self._clock() - WINDOW_S
+        wrong, free = Refusal.WRONG_CLAIM, Refusal.DISAGREEMENT
+        num = await self._offload(self._ledger.take_back, wrong, free, since)
+        if num:
+            logger.warning("%d charges for wrong claims are taken back", num)
+
+    async def _flush_ledger(self) -> None:
+        while True:
+            await trio.sleep(self._limits.flush_s)
+            await self._offload(self._ledger.flush)
