@@ -6,6 +6,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trl.trainer import utils as trl_utils
 from bench import grpo_by_hand
 from node.batch import Group
 from node.config import LearnConfig
+from node.generate import token_logps
 from node.learn import Learner, LearnerFailed, NonFiniteGradient, advantages
 
 VOCABULARY = 64
@@ -189,6 +191,142 @@ def test_steps_on_batches_of_changing_size_stay_with_the_hand_written_ones(start
     assert [update.step for update in updates] == [1, 2, 3, 4, 5, 6]
     assert {update.learning_rate for update in updates} == {RATE}
     assert distance(model, expected) < 3 * TOLERANCE
+
+
+WEIGHTS = (1.0, 1.0, 1.0, 0.25, 0.0, 0.7)
+WEIGHTED = tuple(replace(one, weight=w) for one, w in zip(MIXED, WEIGHTS, strict=True))
+
+
+def weighted_advantages(batch: Sequence[Group]) -> list[list[float]]:
+    return [[one.weight * value for value in grpo_by_hand.normalised(one.rewards)] for one in batch]
+
+
+@pytest.mark.parametrize("micro_batch", [64, 7])
+def test_weights_multiply_the_advantages_of_foreign_groups_of_any_size(
+    start: Any, micro_batch: int
+) -> None:
+    model = tiny_model()
+    before = copy.deepcopy(model)
+    update = start(model, micro_batch_answers=micro_batch).learn(WEIGHTED)
+    right = weighted_advantages(WEIGHTED)
+    expected = by_hand(copy.deepcopy(before), [WEIGHTED], advantages=right)
+    assert distance(model, expected) < TOLERANCE
+    unweighted = by_hand(before, [MIXED])
+    assert distance(model, unweighted) > 10 * TOLERANCE
+    assert update.num_tokens == sum(len(ids) for group in MIXED for ids in group.answer_ids)
+
+
+def test_a_group_of_weight_zero_counts_in_the_mean_over_tokens_as_one_of_a_small_weight(
+    start: Any,
+) -> None:
+    def norm_by_hand(batch: Sequence[Group]) -> float:
+        hand = tiny_model()
+        optimizer = torch.optim.AdamW(hand.parameters(), lr=RATE)
+        return grpo_by_hand.step(hand, optimizer, batch, advantages=weighted_advantages(batch))[1]
+
+    norm = start(tiny_model()).learn(WEIGHTED).gradient_norm
+    small = replace(WEIGHTED[4], weight=1e-6)
+    nearly = start(tiny_model()).learn((*WEIGHTED[:4], small, WEIGHTED[5])).gradient_norm
+    assert norm == pytest.approx(nearly, rel=1e-4)
+    assert norm == pytest.approx(norm_by_hand(WEIGHTED), rel=1e-4)
+    without = norm_by_hand(WEIGHTED[:4] + WEIGHTED[5:])
+    assert norm != pytest.approx(without, rel=1e-2), "a smaller denominator"
+
+
+def test_a_kl_weight_acts_on_a_group_of_weight_zero(start: Any) -> None:
+    model = tiny_model()
+    kl: dict[str, Any] = {"kl_weight": 0.5, "reference": copy.deepcopy(model), "rate": 1e-3}
+    right = weighted_advantages(WEIGHTED)
+    expected = by_hand(copy.deepcopy(model), [WEIGHTED, WEIGHTED], advantages=right, **kl)
+    learner = start(model, kl_weight=0.5, learning_rate=1e-3)
+    learner.learn(WEIGHTED)
+    learner.learn(WEIGHTED)
+    assert distance(model, expected) < 3e-5
+
+
+def test_a_batch_whose_lessons_all_have_weight_zero_is_skipped(start: Any) -> None:
+    model = tiny_model()
+    before = copy.deepcopy(model)
+    update = start(model).learn((OWN[2], replace(FOREIGN[0], weight=0.0)))
+    assert update.skipped == "no informative group"
+    assert update.num_answers == 13
+    assert distance(model, before) == 0
+
+
+def logps_one_by_one(
+    model: torch.nn.Module, groups: Sequence[Group], temperature: float = 1.0
+) -> list[float]:
+    """Mean log-probability per token of each group: an answer at a time, no padding."""
+    means = []
+    for group in groups:
+        logps: list[float] = []
+        for ids in group.answer_ids:
+            tokens = torch.tensor([group.prompt_ids + ids])
+            with torch.no_grad():
+                logits = model(input_ids=tokens).logits[0, :-1] / temperature
+            scored = logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
+            logps += scored[len(group.prompt_ids) - 1 :].tolist()
+        means.append(sum(logps) / len(logps))
+    return means
+
+
+@pytest.mark.parametrize("micro_batch", [64, 7, 1])
+def test_likelihoods_are_those_of_each_answer_alone_whatever_it_is_padded_to(
+    start: Any, micro_batch: int
+) -> None:
+    model = tiny_model()
+    learner = start(model, micro_batch_answers=micro_batch)
+    found = learner.mean_logps(MIXED)
+    expected = []
+    for group in MIXED:
+        per_answer = [
+            token_logps(model, group.prompt_ids + ids)[len(group.prompt_ids) - 1 :]
+            for ids in group.answer_ids
+        ]
+        assert [len(one) for one in per_answer] == [len(ids) for ids in group.answer_ids]
+        flat = [logp for one in per_answer for logp in one]
+        expected.append(sum(flat) / len(flat))
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert [learner.mean_logps([group])[0] for group in MIXED] == pytest.approx(found, abs=1e-5)
+    one = make_group([1, 0], 7)
+    alone = [replace(one, answer_ids=(ids,), rewards=(1.0,)) for ids in one.answer_ids]
+    lengths = [len(ids) for ids in one.answer_ids]
+    assert lengths[0] != lengths[1], "or a mean over answers would equal one over tokens"
+    means = learner.mean_logps(alone)
+    weighted = sum(m * n for m, n in zip(means, lengths, strict=True)) / sum(lengths)
+    assert learner.mean_logps([one]) == pytest.approx([weighted], abs=1e-5)
+    assert learner.mean_logps([]) == []
+
+
+@pytest.mark.parametrize("settings", [{"lora_rank": 4}, {"gradient_checkpointing": True}])
+def test_likelihoods_are_of_the_model_as_it_is_now_at_the_sampling_temperature(
+    start: Any, settings: dict[str, Any]
+) -> None:
+    learner = start(tiny_model(), temperature=0.7, learning_rate=1e-2, **settings)
+    first = learner.mean_logps(FOREIGN)
+    assert first == pytest.approx(logps_one_by_one(learner.model, FOREIGN, 0.7), abs=1e-5)
+    learner.learn(MIXED)
+    learner.learn(MIXED)
+    now = learner.mean_logps(FOREIGN)
+    assert now == pytest.approx(logps_one_by_one(learner.model, FOREIGN, 0.7), abs=1e-5)
+    assert now != pytest.approx(first, abs=1e-3)
+
+
+def test_asking_for_likelihoods_does_not_disturb_learning(start: Any) -> None:
+    model = tiny_model()
+    expected = by_hand(copy.deepcopy(model), [MIXED, FOREIGN])
+    learner = start(model, micro_batch_answers=20)
+    for batch in (MIXED, FOREIGN):
+        learner.mean_logps(FOREIGN)
+        learner.learn(batch)
+    assert distance(model, expected) < 3 * TOLERANCE
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_malformed_group_has_no_likelihood(start: Any) -> None:
+    bad = Group(FOREIGN[1].prompt_ids, ((5,), (VOCABULARY,)), (1, 0))
+    with pytest.raises(ValueError, match=r"group 1 of the batch: answer 1 .* outside"):
+        start(tiny_model()).mean_logps((FOREIGN[1], bad))
 
 
 def test_several_iterations_clip_as_the_hand_written_steps_do(start: Any) -> None:
