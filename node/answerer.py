@@ -1,10 +1,8 @@
-"""Answers what the learner asks the control process: questions, verdicts, sharing, peers' rollouts."""
+"""Answers what the learner asks: questions, verdicts, sharing, peers' rollouts."""
 
 import logging
 import random
 from collections.abc import Callable
-from functools import partial
-from typing import ParamSpec, TypeVar
 
 import trio
 
@@ -25,28 +23,16 @@ from node.pipe import (
     Verdicts,
     Verify,
 )
+from node.threads import in_thread
 from rewards.draw import draw_held_out, draw_training
 from rewards.question import Expansion
 from rewards.verifier import Verifier, VerifierBroken
+from swarm.database import Offload
 from swarm.intake import Intake
 from swarm.pool import Pool, Pooled
 from swarm.share import Publisher
 
 logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Offload:
-    """Runs blocking calls that belong to one thing (a database) one after the other, off trio."""
-
-    def __init__(self) -> None:
-        self._limiter = trio.CapacityLimiter(1)
-
-    async def __call__(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The call's result; what it raises is raised here."""
-        return await trio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._limiter)
 
 
 class Answerer:
@@ -95,12 +81,11 @@ class Answerer:
                 case DrawHeldOut(num_questions=num, seed=seed):
                     return Questions(tuple(await self._draw_held_out(num, seed)))
                 case Verify(rollouts=rollouts):
-                    verdicts = await self._in_thread(self._verifier.judge, rollouts)
+                    verdicts = await in_thread(self._verifier.judge, rollouts)
                     return Verdicts(tuple(tuple(one) for one in verdicts))
                 case ShareOwn(groups=groups):
                     offered = [
-                        (one.question, one.answers, one.correct, one.policy_round)
-                        for one in groups
+                        (one.question, one.answers, one.correct, one.policy_round) for one in groups
                     ]
                     return Shared(await self._publisher.share(offered, self._model))
                 case TakeForeign(num_groups=num):
@@ -109,12 +94,12 @@ class Answerer:
             return Broken(str(error))
 
     async def _draw_training(self, number: int, num: int) -> list[Expansion]:
-        return await self._in_thread(
+        return await in_thread(
             draw_training, self._verifier, self.task_names, self._seed, number, num
         )
 
     async def _draw_held_out(self, num: int, seed: int) -> list[Expansion]:
-        return await self._in_thread(draw_held_out, self._verifier, self.task_names, seed, num)
+        return await in_thread(draw_held_out, self._verifier, self.task_names, seed, num)
 
     async def _take(self, num: int) -> list[ForeignRollout]:
         """Draws from the pool; while fewer are there, waits for more up to `wait_s`."""
@@ -142,8 +127,3 @@ class Answerer:
             )
             for one in drawn
         ]
-
-    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await trio.to_thread.run_sync(
-            partial(call, *args, **kwargs), abandon_on_cancel=True
-        )

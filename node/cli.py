@@ -1,8 +1,8 @@
 """The console script `sapo`.
 
-Exit status: 0 done; 1 our bug (a traceback); 2 wrong usage or settings; 3 the demo ran and did not
-show what it should: it says what; 4 the engine or the verifier does not work here; 5 no node answers.
-SIGTERM and Ctrl-C end in order: 0.
+Exit status: 0 done; 1 our bug (a traceback); 2 wrong usage or settings; 3 the demo ran and did
+not show what it should, and says what; 4 the engine or the verifier does not work here; 5 no node
+answers. SIGTERM and Ctrl-C end in order: 0.
 """
 
 import signal
@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from node.config import ConfigError, NodeConfig, load_config
-from node.escape import printable
 from node.home import HomeError, clear_home
 from node.join import join_swarm
 from node.log import log_to
 from node.report import NodeUnreachable, fetch_snapshot, print_peers, print_status
+from node.status_json import to_json
 from rewards.verifier import VerifierBroken
 from swarm.identity import IdentityError
 from swarm.manifest import Manifest, ManifestError, load_manifest
@@ -97,7 +97,7 @@ def run(
 @app.command()
 def join(
     file: Annotated[Path, typer.Argument(help="The swarm's file.")],
-    home: Annotated[Path, typer.Option(help="The node's directory.")] = NodeConfig().home,
+    home: Home = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Join a swarm: shows what one joins and what becomes public, asks once, keeps its file."""
@@ -105,6 +105,7 @@ def join(
     print_manifest(manifest, console)
     if not yes and not typer.confirm("Join?"):
         raise typer.Exit(EXIT_USAGE)
+    home = home or NodeConfig().home
     join_swarm(file, home)
     console.print(f"joined; now: sapo run --home {home}", highlight=False, markup=False)
 
@@ -114,7 +115,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     """What the node does now, since when, what it learned from whom, and what is unusual."""
     snapshot = fetch_snapshot(home or NodeConfig().home)
     if as_json:
-        sys.stdout.write(snapshot_json(snapshot).decode() + "\n")
+        sys.stdout.write(to_json(snapshot).decode() + "\n")
     else:
         print_status(snapshot, console)
 
@@ -124,7 +125,7 @@ def list_peers(home: Home = None, as_json: AsJson = False) -> None:
     """The node's peers: what they offered, what was used, what was refused and why."""
     snapshot = fetch_snapshot(home or NodeConfig().home)
     if as_json:
-        sys.stdout.write(peers_json(snapshot).decode() + "\n")
+        sys.stdout.write(to_json(snapshot.peers).decode() + "\n")
     else:
         print_peers(snapshot, console)
 
@@ -155,7 +156,7 @@ def demo(
         "manifest": manifest,
     }
     chosen = load_config(config, flags | _parse_settings(settings))
-    find_manifest(chosen.manifest)
+    _ = chosen.manifest_file
     clear_home(chosen.home)
     from node.demo import run_demo
     from node.view import live_view, show_summary
@@ -200,6 +201,37 @@ def _parse_settings(settings: list[str] | None) -> dict[str, object]:
             raise ConfigError(f"--set {text}: write it as KEY=VALUE")
         pairs[key.strip()] = value.strip()
     return pairs
+
+
+def print_manifest(manifest: Manifest, to: Console) -> None:
+    """What one joins, and what of oneself becomes public for good."""
+    rules = manifest.rules
+    lines = (
+        f"swarm     {printable(manifest.about.name, 80)}",
+        f"          {printable(manifest.about.description, 400)}",
+        f"id        {manifest.swarm_id}",
+        f"tasks     {', '.join(task.name for task in rules.tasks)}",
+        f"limits    {rules.max_new_tokens} new tokens, {rules.max_answer_bytes} bytes an answer, "
+        f"{rules.max_answers} answers a rollout, kept for {rules.lifetime_s} s",
+        f"bootstrap {len(manifest.bootstrap.peers)} addresses",
+        "",
+        "What becomes public for good: the questions' addresses and the answers that this node "
+        "shares, its peer id, its IP address, the model's name, and when it is active.",
+    )
+    to.print("\n".join(lines), highlight=False, markup=False)
+
+
+def stop_on_signal(stop_asked: threading.Event) -> None:
+    """The first SIGTERM or SIGINT asks for a stop, a second one ends the process at once."""
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stop_asked.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop_asked.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
 
 
 def main() -> NoReturn:

@@ -5,8 +5,8 @@ SQLite and the verifier's blocking calls run in threads. Every part that dies en
 traceback, except the learner, which is started again.
 
 On SIGTERM or Ctrl-C: the learner finishes or abandons its round and writes a checkpoint (at most
-`supervise.stop_s`, then it is killed), the node leaves the swarm and ends within 10 s more. A second
-signal ends everything at once.
+`supervise.stop_s`, then it is killed), the node leaves the swarm and ends within 10 s more. A
+second signal ends everything at once.
 """
 
 import logging
@@ -15,37 +15,46 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import trio
 
-from node.answerer import Answerer, Offload
-from node.api import create_app, open_listener, open_token, serve_api, write_address
+from node.access import (
+    address_of,
+    open_listener,
+    open_token,
+    remove_address,
+    write_address,
+)
+from node.answerer import Answerer
+from node.api import create_app, serve_api
 from node.batch import max_from_one_peer, wants
 from node.config import NodeConfig
 from node.history import History
 from node.home import keep_seed, open_home
 from node.pipe import HeldOutDone, RoundDone
 from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
-from node.status import ForeignFate, RoundReport, Snapshot
+from node.status import ForeignFate, PeerStatus, PoolStatus, RoundReport, Snapshot
 from node.supervisor import LearnerEnd, Supervisor
 from node.tasks import find_usable_tasks, open_verifier
+from node.threads import OneAtATime, in_thread
 from rewards.verifier import Verifier
+from swarm.database import Offload, open_database
 from swarm.gossip import Gossip
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
 from swarm.intake import Intake
 from swarm.judge import VerifierJudge
-from swarm.ledger import Ledger
+from swarm.ledger import Ledger, PeerRecord
 from swarm.libp2p import open_libp2p
-from swarm.manifest import Manifest, load_manifest
-from swarm.pool import Pool, open_database
+from swarm.manifest import Manifest, Rules, load_manifest
+from swarm.pool import Pool
 from swarm.share import Publisher
 
 logger = logging.getLogger(__name__)
+
 
 MEASURE_EVERY_S = 1.0
 LAG_MEMORY_S = 60.0
@@ -89,6 +98,10 @@ class Store:
     history: History
     offload: Offload
 
+    async def find(self, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What peers are served: own and foreign rollouts that have not expired."""
+        return await self.offload(self.pool.find, hashes)
+
 
 @asynccontextmanager
 async def open_control(config: NodeConfig) -> AsyncIterator["Control"]:
@@ -100,13 +113,13 @@ async def open_control(config: NodeConfig) -> AsyncIterator["Control"]:
         keep_seed(home, config.seed)
         listener = stack.enter_context(open_listener(config.api.host, config.api.port))
         verifier = stack.enter_context(open_verifier(config, manifest))
-        store = await stack.enter_async_context(open_store(config, home))
+        store = await stack.enter_async_context(open_store(config, manifest.rules, home))
         gossip = await stack.enter_async_context(
             open_libp2p(
                 identity,
                 manifest.swarm_id,
                 listen=config.swarm.listen,
-                find=partial(store.offload, store.pool.find),
+                find=store.find,
                 bootstrap=(*manifest.bootstrap.peers, *config.swarm.bootstrap),
                 peers_file=home / "peers.json",
                 max_peers=config.swarm.max_peers,
@@ -114,20 +127,28 @@ async def open_control(config: NodeConfig) -> AsyncIterator["Control"]:
         )
         sequences = Sequences(home / SEQUENCE_FILE)
         publisher = Publisher(
-            identity, manifest.swarm_id, sequences, store.pool, gossip, store.offload
+            identity,
+            manifest.swarm_id,
+            manifest.rules,
+            sequences,
+            store.pool,
+            gossip,
+            store.offload,
         )
         yield Control(config, manifest, verifier, store, publisher, gossip, listener)
 
 
 @asynccontextmanager
-async def open_store(config: NodeConfig, home: Path) -> AsyncIterator[Store]:
+async def open_store(config: NodeConfig, rules: Rules, home: Path) -> AsyncIterator[Store]:
     """The database in `home`; flushed and closed at the end."""
-    offload = Offload()
+    offload = OneAtATime()
     database = await offload(open_database, home / "pool.sqlite")
     try:
         ledger = await offload(Ledger, database)
         yield Store(
-            pool=await offload(Pool, database, max_bytes=config.swarm.pool_mib * 2**20),
+            pool=await offload(
+                Pool, database, rules.lifetime_s, max_bytes=config.swarm.pool_mib * 2**20
+            ),
             ledger=ledger,
             history=await offload(History, database),
             offload=offload,
@@ -181,7 +202,8 @@ class Control:
             swarm_id=manifest.swarm_id,
             wants=lambda entry: wants(entry.correct),
             fresh_target=FRESH_PER_J * config.swarm.foreign,
-            max_from_one_author=max_from_one_peer(config.swarm.foreign, config.swarm.peer_share),
+            max_from_one_author=FRESH_PER_J
+            * max_from_one_peer(config.swarm.foreign, config.swarm.peer_share),
         )
         self._answerer = Answerer(
             config.swarm,
@@ -228,16 +250,12 @@ class Control:
     async def _recall(self) -> None:
         """What the database knows from before."""
         history = self._store.history
-        self._measured.reports.extend(
-            await self._store.offload(history.last_rounds, SHOWN_ROUNDS)
-        )
+        self._measured.reports.extend(await self._store.offload(history.last_rounds, SHOWN_ROUNDS))
         self._measured.heldout = tuple(await self._store.offload(history.heldout))
 
     async def _take_in(self) -> None:
-        """Finds which tasks this machine judges as the manifest says, then takes peers' rollouts."""
-        usable, left_out = await trio.to_thread.run_sync(
-            find_usable_tasks, self._verifier, self._manifest, abandon_on_cancel=True
-        )
+        """Finds which tasks this machine judges as all do, then takes peers' rollouts."""
+        usable, left_out = await in_thread(find_usable_tasks, self._verifier, self._manifest)
         self._measured.tasks, self._measured.tasks_left_out = tuple(usable), tuple(left_out)
         self._answerer.task_names = tuple(usable)
         self._answerer.has_tasks.set()
@@ -260,23 +278,28 @@ class Control:
         await offload(history.put_round, report)
         for group in report.foreign:
             if group.fate is ForeignFate.USED:
-                await offload(ledger.count_used, group.author, 1)
+                ledger.count_used(group.author, 1)
             else:
-                await offload(ledger.count_refused, group.author, group.fate.value)
+                ledger.count_refused(group.author, group.fate.value)
 
     async def _measure(self) -> None:
         """Refreshes once a second what snapshots show of the database and of /proc."""
-        store, measured = self._store, self._measured
+        measured, pool, ledger = self._measured, self._store.pool, self._store.ledger
         while True:
-            await store.offload(store.ledger.flush)
-            peers = await store.offload(store.ledger.peers)
-            counts = await store.offload(store.pool.counts)
-            measured.peers = tuple(peers)
-            measured.refused = await store.offload(store.ledger.refused_totals)
-            measured.pool = counts
-            await trio.to_thread.run_sync(
-                measured.measure_memory, self._supervisor.status().pid, abandon_on_cancel=True
+            counts, stats = await self._store.offload(pool.counts), self._intake.stats()
+            measured.pool = PoolStatus(
+                fresh=counts.fresh,
+                used=counts.used,
+                own=counts.own,
+                num_bytes=counts.num_bytes,
+                offers=stats.offers,
+                announced_to_pool_s=stats.announced_to_pool_s,
+                fetched_bytes=stats.fetched_bytes,
             )
+            measured.peers = tuple(map(_peer_status, ledger.peers()))
+            measured.refused = ledger.refused_totals()
+            measured.suspicion = self._intake.suspicion
+            await in_thread(measured.measure_memory, self._supervisor.status().pid)
             await trio.sleep(MEASURE_EVERY_S)
 
     async def _watch_lag(self) -> None:
@@ -291,8 +314,11 @@ class Control:
     async def _serve_api(self) -> None:
         token = open_token(self._config.home)
         app = create_app(self.snapshot, self._rounds, token)
-        with write_address(self._config.home, self._listener):
+        write_address(self._config.home, address_of(self._listener))
+        try:
             await serve_api(app, self._listener, stop=self._api_stop)
+        finally:
+            remove_address(self._config.home)
 
     async def _rounds(self, since: int, limit: int) -> list[RoundReport]:
         return await self._store.offload(self._store.history.rounds, since, limit)
@@ -319,3 +345,17 @@ class Control:
             logger.error("the learner cannot go on: %s", end.failure)
         elif end.was_killed:
             logger.error("the learner was killed; the last checkpoint stands")
+
+
+def _peer_status(record: PeerRecord) -> PeerStatus:
+    return PeerStatus(
+        record.node_id,
+        connected=False,
+        announcements=record.announcements,
+        rollouts_offered=record.offered,
+        rollouts_admitted=record.admitted,
+        rollouts_used=record.used,
+        refused=record.refused,
+        lies=record.lies,
+        last_heard=record.last_heard,
+    )

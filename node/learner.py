@@ -1,6 +1,6 @@
 """The learner process: rollouts and updates, without network, watched by the control process.
 
-    python -P -m node.learner IN OUT      # file descriptors of the pipe; started by node/supervisor.py
+    python -P -m node.learner IN OUT      # file descriptors of the pipe: see node/supervisor.py
 
 It ignores SIGTERM and Ctrl-C, which reach whole process groups: the control process tells it to
 stop. When the control process is gone, it ends at once (status 70). Exit status else as in

@@ -109,7 +109,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """The learner ends in order: all rounds are made, or it was stopped. A checkpoint is written."""
+    """The learner ends in order, stopped or with all rounds made. A checkpoint is written."""
 
     checkpoint: str
     all_rounds: bool

@@ -55,7 +55,7 @@ class Measured:
     """What a task of the control process writes down once a second, for the next snapshots."""
 
     peers: tuple[PeerStatus, ...] = ()
-    pool: PoolStatus = PoolStatus()
+    pool: PoolStatus = field(default_factory=PoolStatus)
     refused: dict[str, int] = field(default_factory=dict)
     memory_mib: dict[str, float] = field(default_factory=dict)
     lag_s: float = 0.0
@@ -149,7 +149,8 @@ def find_warnings(
     warnings = []
     if learner.restart_in_s is not None:
         warnings.append(
-            f"the learner is down ({learner.last_error}); next start in {learner.restart_in_s:.0f} s"
+            f"the learner is down ({learner.last_error}); "
+            f"next start in {learner.restart_in_s:.0f} s"
         )
     elif learner.restarts:
         times = "once" if learner.restarts == 1 else f"{learner.restarts} times"

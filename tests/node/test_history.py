@@ -1,10 +1,11 @@
-import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from node.history import History
 from node.status import ForeignFate, ForeignGroup, HeldOutStatus, RoundReport
+from swarm.database import open_database
 
 REPORT = RoundReport(
     1, 0.5, 0.5, 0.0, 1, 2, 0, 10, 1.0, 1.0, None, 0.0, 1.0, 1e-4, 0.0, {"drawing": 0.1},
@@ -18,22 +19,22 @@ def numbered(number: int, reward: float = 0.5) -> RoundReport:
 
 
 def test_rounds_survive_the_process_and_come_back_as_they_were(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "db") as connection:
-        History(connection).put_round(REPORT)
-    with sqlite3.connect(tmp_path / "db") as connection:
-        assert History(connection).rounds() == [REPORT]
-        assert History(connection).rounds()[0].foreign_groups_used == 1
+    with closing(open_database(tmp_path / "db")) as database:
+        History(database).put_round(REPORT)
+    with closing(open_database(tmp_path / "db")) as database:
+        assert History(database).rounds() == [REPORT]
+        assert History(database).rounds()[0].foreign_groups_used == 1
 
 
-def test_a_round_that_is_made_again_replaces_its_first_try() -> None:
-    history = History(sqlite3.connect(":memory:"))
+def test_a_round_that_is_made_again_replaces_its_first_try(tmp_path: Path) -> None:
+    history = History(open_database(tmp_path / "db"))
     history.put_round(numbered(1, 0.1))
     history.put_round(numbered(1, 0.9))
     assert [report.own_reward for report in history.rounds()] == [0.9]
 
 
-def test_rounds_are_paged_and_the_newest_come_oldest_first() -> None:
-    history = History(sqlite3.connect(":memory:"))
+def test_rounds_are_paged_and_the_newest_come_oldest_first(tmp_path: Path) -> None:
+    history = History(open_database(tmp_path / "db"))
     for number in range(1, 8):
         history.put_round(numbered(number))
     assert [one.round for one in history.rounds(since=2, limit=3)] == [3, 4, 5]
@@ -41,8 +42,8 @@ def test_rounds_are_paged_and_the_newest_come_oldest_first() -> None:
     assert history.rounds(since=7) == []
 
 
-def test_evaluations_are_kept() -> None:
-    history = History(sqlite3.connect(":memory:"))
+def test_evaluations_are_kept(tmp_path: Path) -> None:
+    history = History(open_database(tmp_path / "db"))
     found = [HeldOutStatus(0, 0.1, 0.01, 256), HeldOutStatus(40, 0.2, 0.02, 256)]
     for one in reversed(found):
         history.put_heldout(one)
