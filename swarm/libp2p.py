@@ -43,7 +43,13 @@ from swarm.gossip import Connection, FetchFailed, FindRollouts, Received, Traffi
 from swarm.identity import Identity
 from swarm.inbox import Inbox, has_announcement_form
 from swarm.libp2p_fixes import OUTBOUND_QUEUE, SwarmPubsub
-from swarm.libp2p_host import ByteCounter, build_host, parse_listen
+from swarm.libp2p_host import (
+    ByteCounter,
+    build_host,
+    check_listening,
+    close_listeners,
+    parse_listen,
+)
 from swarm.peer_book import MAX_ADDRESS_CHARS, PeerBook
 from swarm.protocol import FETCH_PROTOCOL, PEERS_PROTOCOL, TOPIC
 
@@ -109,6 +115,7 @@ async def open_libp2p(
             background_trio_service(gossip.pubsub),
             background_trio_service(gossip.router),
         ):
+            check_listening(host, addresses)
             await gossip.pubsub.wait_until_ready()
             await gossip.pubsub.subscribe(gossip.topic)
             try:
@@ -251,6 +258,7 @@ class Libp2pGossip:
         with trio.move_on_after(LEAVE_S) as scope:
             scope.shield = True
             await self._dialer.save()
+            await close_listeners(self._host)
             async with trio.open_nursery() as nursery:
                 for connection in self.connections():
                     peer_id = ID.from_string(connection.node_id)

@@ -17,11 +17,13 @@ Dealt with elsewhere, because they are decisions and not patches:
 import functools
 import importlib.metadata
 import logging
+import socket
 import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from logging.handlers import QueueHandler
 from typing import Any
 
 import trio
@@ -42,6 +44,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.stream_muxer.yamux import yamux
+from libp2p.transport.tcp import tcp
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ def apply() -> None:
     contain_stream_handlers()
     release_inbound_slots()
     lengthen_outbound_queues()
+    keep_the_port()
 
 
 def check_version(installed: str) -> None:
@@ -317,6 +321,16 @@ def release_inbound_slots() -> None:
     swarm_class._do_handle_inbound_connection = handle
 
 
+def keep_the_port() -> None:
+    """Without it two processes may listen on one port, and each gets half of the connections."""
+
+    def reuse_address_only(sock: trio.socket.SocketType) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+    module: Any = tcp
+    module._set_reuse_flags = reuse_address_only
+
+
 def quiet_the_library() -> None:
     """Without it every failed dial and every peer that leaves is an error on the terminal.
 
@@ -324,7 +338,7 @@ def quiet_the_library() -> None:
     LIBP2P_DEBUG keeps the library's own logging.
     """
     top = logging.getLogger("libp2p")
-    if top.handlers:
+    if any(isinstance(handler, QueueHandler) for handler in top.handlers):
         return
     top.propagate = True
     children = [name for name in logging.root.manager.loggerDict if name.startswith("libp2p.")]

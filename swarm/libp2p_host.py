@@ -89,7 +89,7 @@ def switch_off_auto_connector(network: Any) -> None:
 
 
 class CountingTCP(TCP):
-    """TCP that counts bytes and does not share its port with another process."""
+    """TCP that counts bytes."""
 
     def __init__(self, counter: ByteCounter) -> None:
         super().__init__()
@@ -155,8 +155,7 @@ def parse_listen(addresses: Sequence[str]) -> list[Multiaddr]:
     """Addresses to listen on.
 
     Raises:
-        ListenError: one is no TCP address, or its port is taken. The library would share a taken
-            port with the other process, and each would get half of the connections.
+        ListenError: one is no TCP address, or its port is taken.
     """
     parsed = []
     for address in addresses:
@@ -170,6 +169,21 @@ def parse_listen(addresses: Sequence[str]) -> list[Multiaddr]:
     if not parsed:
         raise ListenError("no address to listen on; write /ip4/0.0.0.0/tcp/PORT")
     return parsed
+
+
+def check_listening(host: IHost, addresses: Sequence[Multiaddr]) -> None:
+    """Raises ListenError unless a running host listens on all of the addresses."""
+    network: Any = host.get_network()
+    if missing := [str(one) for one in addresses if str(one) not in network.listeners]:
+        raise ListenError(f"cannot listen on {missing[0]}")
+
+
+async def close_listeners(host: IHost) -> None:
+    """Frees the ports. Without it they stay taken until the process ends: the library's own
+    shutdown is cancelled before it comes to them."""
+    network: Any = host.get_network()
+    for listener in list(network.listeners.values()):
+        await listener.close()
 
 
 def _host_and_port(address: Multiaddr) -> tuple[str, int]:
