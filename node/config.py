@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Engine = Literal["auto", "vllm", "vllm-process", "transformers"]
 
@@ -116,13 +116,19 @@ class SwarmConfig(_Section):
     listen: str = "/ip4/0.0.0.0/tcp/8421"
     """Multiaddr to listen on; port 0 takes a free one."""
     bootstrap: tuple[str, ...] = ()
-    """Addresses of peers to dial, besides those of the manifest and those known from before."""
+    """Addresses of peers to dial, besides those of the manifest and those known from before. A
+    list; commas between them where it is given as one text."""
     max_peers: int = Field(default=64, ge=1, le=1024)
     """Connections at most."""
     pool_mib: int = Field(default=64, ge=1)
     """Signed rollouts kept on disk, own and foreign."""
     stay: bool = False
     """After the last of `rounds` the node goes on serving its peers until it is stopped."""
+
+    @field_validator("bootstrap", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 
 class ApiConfig(_Section):

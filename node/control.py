@@ -22,13 +22,7 @@ from pathlib import Path
 
 import trio
 
-from node.access import (
-    address_of,
-    open_listener,
-    open_token,
-    remove_address,
-    write_address,
-)
+from node.access import TOKEN_FILE, open_listener, open_token, write_address
 from node.answerer import Answerer
 from node.api import create_app, serve_api
 from node.batch import max_from_one_peer, wants
@@ -314,11 +308,9 @@ class Control:
     async def _serve_api(self) -> None:
         token = open_token(self._config.home)
         app = create_app(self.snapshot, self._rounds, token)
-        write_address(self._config.home, address_of(self._listener))
-        try:
+        with write_address(self._config.home, self._listener) as url:
+            logger.info("serving the API at %s; the token is in %s", url, TOKEN_FILE)
             await serve_api(app, self._listener, stop=self._api_stop)
-        finally:
-            remove_address(self._config.home)
 
     async def _rounds(self, since: int, limit: int) -> list[RoundReport]:
         return await self._store.offload(self._store.history.rounds, since, limit)
