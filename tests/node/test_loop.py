@@ -89,6 +89,19 @@ def make_node(
     )
 
 
+def record_batches(node: Node) -> list[Sequence[VerifiedRollout]]:
+    """The batches that the node's policy learns from, from now on."""
+    batches: list[Sequence[VerifiedRollout]] = []
+    learn = node.policy.learn
+
+    def recording(batch: Sequence[VerifiedRollout]) -> Update:
+        batches.append(batch)
+        return learn(batch)
+
+    node.policy.learn = recording  # type: ignore[method-assign]
+    return batches
+
+
 def without_seconds(reports: Sequence[RoundReport]) -> list[RoundReport]:
     return [msgspec.structs.replace(report, seconds={}) for report in reports]
 
@@ -207,9 +220,7 @@ def test_a_round_learns_from_as_many_foreign_rollouts_as_it_wants(
 ) -> None:
     exchange = OfferingExchange(verifier, 5, [foreign(f"peer {number}") for number in range(6)])
     node = make_node(tmp_path, verifier, exchange=exchange, num_foreign=4)
-    batches: list[Sequence[VerifiedRollout]] = []
-    learn = node.policy.learn
-    node.policy.learn = lambda batch: batches.append(batch) or learn(batch)  # type: ignore[method-assign, func-returns-value]
+    batches = record_batches(node)
     with caplog.at_level(logging.INFO):
         reports = [node.run_round() for _ in range(3)]
     assert exchange.asked == [4, 4, 4]
@@ -247,7 +258,9 @@ def test_every_foreign_rollout_that_was_drawn_is_reported_with_its_fate(
     node = make_node(
         tmp_path, verifier, exchange=OfferingExchange(verifier, 5, drawn), num_foreign=8
     )
+    batches = record_batches(node)
     report = node.run_round()
+    assert batches[0][4:] == [drawn[1], drawn[5]], "and nothing else beside the own ones"
     assert [(group.author, group.fate) for group in report.foreign] == [
         ("long", ForeignFate.TOO_LONG),
         ("good", ForeignFate.USED),
