@@ -80,7 +80,11 @@ class Dialer(INotifee):
 
     def connections(self) -> list[Connection]:
         """See Gossip."""
-        return [Connection(one, peer.address, peer.since) for one, peer in self._peers.items()]
+        return [
+            Connection(node_id, peer.address, peer.since)
+            for node_id, peer in self._peers.items()
+            if node_id not in self._too_many
+        ]
 
     def is_connected(self, node_id: str) -> bool:
         """Whether there is a connection to the peer now."""
@@ -204,7 +208,7 @@ class Dialer(INotifee):
         if node_id in self._too_many:
             self._too_many.discard(node_id)
             return
-        self._book.lost(node_id, trio.current_time())
+        self._book.lost(node_id, trio.current_time(), self._clock() - peer.since)
         log.info("peer %s lost at %s (%d peers)", node_id, peer.address, len(self._peers))
         self._wake.set()
 

@@ -23,6 +23,8 @@ MAX_RETRY_S = 60.0
 """Between attempts to reach a bootstrap node."""
 MAX_RETRY_KNOWN_S = 600.0
 """Between attempts to reach anybody else."""
+STABLE_S = 10.0
+"""A connection that ends sooner counts as an attempt that failed: the peer may be full."""
 NOT_OURS_S = 300.0
 """For so long a peer that turned out to belong to another swarm is left alone."""
 
@@ -119,14 +121,15 @@ class PeerBook:
         known = self._known.pop(node_id, None) or _Known()
         merged = list(dict.fromkeys([*addresses, *known.addresses]))[:MAX_ADDRESSES]
         self.is_changed |= merged != known.addresses or not known.was_connected
-        known.addresses, known.was_connected, known.num_failures = merged, True, 0
+        known.addresses, known.was_connected = merged, True
         self._known[node_id] = known
         self._shrink()
 
-    def lost(self, node_id: str, now: float) -> None:
-        """A peer is gone: it is tried again soon."""
-        if known := self._known.get(node_id):
-            known.next_try = max(known.next_try, now + FIRST_RETRY_S * self._spread())
+    def lost(self, node_id: str, now: float, lasted_s: float) -> None:
+        """A peer is gone: it is tried again soon, unless it goes as soon as it comes."""
+        if lasted_s >= STABLE_S and (known := self._known.get(node_id)):
+            known.num_failures = 0
+        self.failed(node_id, now)
 
     def failed(self, node_id: str, now: float) -> None:
         """No address of a peer worked: it is tried again later each time."""
@@ -134,7 +137,7 @@ class PeerBook:
             longest = MAX_RETRY_S if known.is_bootstrap else MAX_RETRY_KNOWN_S
             wait = min(longest, FIRST_RETRY_S * 2 ** min(known.num_failures, 16))
             known.num_failures += 1
-            known.next_try = now + wait * self._spread()
+            known.next_try = max(known.next_try, now + wait * self._spread())
 
     def is_not_ours(self, node_id: str, now: float) -> None:
         """A peer belongs to another swarm."""

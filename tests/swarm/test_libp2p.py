@@ -465,7 +465,8 @@ def test_a_peer_is_tried_ever_later_and_soon_after_it_was_lost(tmp_path: Path) -
         waits.append(now - start)
     assert waits[0] <= 1.5
     assert 30 <= waits[-1] <= 90.25
-    book.connected(SOMEBODY, [])
-    book.lost(SOMEBODY, now)
-    assert book.due(now + 1.5, ()) == [SOMEBODY]
-    assert book.due(now + 1.5, {SOMEBODY}) == []
+    book.lost(SOMEBODY, now, lasted_s=1.0)
+    assert book.due(now + 20, ()) == []
+    book.lost(SOMEBODY, now + 100, lasted_s=60.0)
+    assert book.due(now + 101.5, ()) == [SOMEBODY]
+    assert book.due(now + 101.5, {SOMEBODY}) == []
