@@ -1,0 +1,437 @@
+"""The node's metrics: one table, read off the Snapshot, in Prometheus' text format.
+
+No label holds text of a stranger, and there is no label per peer: the number of series does not
+grow with the swarm (the API's /api/v1/peers has each peer).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as METRICS_TYPE
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from node.status import ForeignFate, HeldOutStatus, RoundReport, Snapshot, Stage
+
+__all__ = ["METRICS", "METRICS_TYPE", "Row", "metrics_text"]
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+"""(values of the labels, value)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric."""
+
+    name: str
+    """With its unit; a counter ends in _total."""
+    kind: Literal["counter", "gauge"]
+    help: str
+    read: Callable[[Snapshot], Samples]
+    """No samples where there is nothing to say yet."""
+    labels: tuple[str, ...] = ()
+
+
+def _one(read: Callable[[Snapshot], float]) -> Callable[[Snapshot], Samples]:
+    return lambda snapshot: [((), read(snapshot))]
+
+
+def _last(read: Callable[[RoundReport], float]) -> Callable[[Snapshot], Samples]:
+    """Of the last round, once there is one."""
+    return lambda snapshot: [] if snapshot.last_round is None else [((), read(snapshot.last_round))]
+
+
+def _by_label(read: Callable[[Snapshot], dict[str, float]]) -> Callable[[Snapshot], Samples]:
+    return lambda snapshot: [((name,), value) for name, value in read(snapshot).items()]
+
+
+def _over_peers(name: str) -> Callable[[Snapshot], Samples]:
+    return _one(lambda snapshot: sum(getattr(peer, name) for peer in snapshot.peers))
+
+
+def _info(snapshot: Snapshot) -> Samples:
+    learner = snapshot.learner
+    values = (snapshot.version, snapshot.swarm_id, snapshot.swarm_name, snapshot.node_id)
+    return [((*values, snapshot.model, learner.engine), 1.0)]
+
+
+def _stages(snapshot: Snapshot) -> Samples:
+    return [((stage,), float(snapshot.learner.stage == stage)) for stage in Stage]
+
+
+def _round_seconds(snapshot: Snapshot) -> dict[str, float]:
+    return {} if snapshot.last_round is None else dict(snapshot.last_round.seconds)
+
+
+def _fates(snapshot: Snapshot) -> dict[str, float]:
+    if snapshot.last_round is None:
+        return {}
+    fates = [group.fate for group in snapshot.last_round.foreign]
+    return {fate: float(fates.count(fate)) for fate in ForeignFate}
+
+
+def _announced_to_pool(snapshot: Snapshot) -> Samples:
+    seconds = snapshot.pool.announced_to_pool_s
+    return [] if seconds is None else [((), seconds)]
+
+
+def _held_out(read: Callable[[HeldOutStatus], float]) -> Callable[[Snapshot], Samples]:
+    def read_both(snapshot: Snapshot) -> Samples:
+        if snapshot.heldout:
+            yield ("first",), read(snapshot.heldout[0])
+            yield ("last",), read(snapshot.heldout[-1])
+
+    return read_both
+
+
+METRICS: tuple[Row, ...] = (
+    Row(
+        "sapo_node_info",
+        "gauge",
+        "Always 1; which node this is, in its labels.",
+        _info,
+        ("version", "swarm_id", "swarm_name", "node_id", "model", "engine"),
+    ),
+    Row(
+        "sapo_start_time_seconds",
+        "gauge",
+        "Unix time of the control process's start.",
+        _one(lambda snapshot: snapshot.started),
+    ),
+    Row(
+        "sapo_warnings",
+        "gauge",
+        "Warnings that a person should look at now.",
+        _one(lambda snapshot: len(snapshot.warnings)),
+    ),
+    # The learner process.
+    Row(
+        "sapo_learner_up",
+        "gauge",
+        "1 while the learner process runs.",
+        _one(lambda snapshot: float(snapshot.learner.pid is not None)),
+    ),
+    Row(
+        "sapo_learner_done",
+        "gauge",
+        "1 when all rounds asked for are made.",
+        _one(lambda snapshot: float(snapshot.learner.is_done)),
+    ),
+    Row(
+        "sapo_learner_restarts_total",
+        "counter",
+        "Restarts of the learner process by its supervisor.",
+        _one(lambda snapshot: snapshot.learner.restarts),
+    ),
+    Row(
+        "sapo_learner_stage",
+        "gauge",
+        "1 for what the learner is busy with, 0 for all else.",
+        _stages,
+        ("stage",),
+    ),
+    Row(
+        "sapo_learner_stage_age_seconds",
+        "gauge",
+        "How long the present stage has lasted.",
+        _one(lambda snapshot: snapshot.learner.stage_age_s),
+    ),
+    Row(
+        "sapo_policy_round",
+        "gauge",
+        "Rounds that the policy has made; falls to its checkpoint when the learner is killed.",
+        _one(lambda snapshot: snapshot.learner.round),
+    ),
+    Row(
+        "sapo_tokens_generated_total",
+        "counter",
+        "Tokens generated by the own policy.",
+        _one(lambda snapshot: snapshot.total_tokens),
+    ),
+    # The last round.
+    Row(
+        "sapo_round_own_reward",
+        "gauge",
+        "Mean reward of the own answers, last round.",
+        _last(lambda report: report.own_reward),
+    ),
+    Row(
+        "sapo_round_batch_reward",
+        "gauge",
+        "Mean reward over the training set, foreign groups included, last round.",
+        _last(lambda report: report.batch_reward),
+    ),
+    Row(
+        "sapo_round_zero_advantage_ratio",
+        "gauge",
+        "Share of own groups that teach nothing since all rewards are equal, last round.",
+        _last(lambda report: report.zero_advantage_share),
+    ),
+    Row(
+        "sapo_round_finished_ratio",
+        "gauge",
+        "Share of own answers that ended by themselves, last round.",
+        _last(lambda report: report.finished_share),
+    ),
+    Row(
+        "sapo_round_unscorable_answers",
+        "gauge",
+        "Own answers that the verifier could not decide, last round.",
+        _last(lambda report: report.num_unscorable),
+    ),
+    Row(
+        "sapo_round_entropy_nats",
+        "gauge",
+        "Mean entropy per token of the own answers, last round.",
+        _last(lambda report: report.entropy),
+    ),
+    Row(
+        "sapo_round_loss",
+        "gauge",
+        "Loss of the update, last round.",
+        _last(lambda report: report.loss),
+    ),
+    Row(
+        "sapo_round_gradient_norm",
+        "gauge",
+        "Norm of the gradient before clipping, last round.",
+        _last(lambda report: report.gradient_norm),
+    ),
+    Row(
+        "sapo_round_learning_rate",
+        "gauge",
+        "Learning rate, last round.",
+        _last(lambda report: report.learning_rate),
+    ),
+    Row(
+        "sapo_round_clipped_ratio",
+        "gauge",
+        "Share of tokens whose ratio was clipped, last round.",
+        _last(lambda report: report.clip_share),
+    ),
+    Row(
+        "sapo_round_update_skipped",
+        "gauge",
+        "1 if the last round made no optimizer step.",
+        _last(lambda report: float(report.update_skipped is not None)),
+    ),
+    Row(
+        "sapo_round_tokens_per_second",
+        "gauge",
+        "Tokens generated per second of generation, last round.",
+        _last(lambda report: report.tokens_per_s),
+    ),
+    Row(
+        "sapo_round_seconds",
+        "gauge",
+        "Seconds of the last round by stage.",
+        _by_label(_round_seconds),
+        ("stage",),
+    ),
+    Row(
+        "sapo_round_foreign_groups_wanted",
+        "gauge",
+        "Foreign groups that the mixing rule asked for (J), last round.",
+        _last(lambda report: report.foreign_wanted),
+    ),
+    Row(
+        "sapo_round_foreign_groups",
+        "gauge",
+        "Foreign groups of the last round by what became of them.",
+        _by_label(_fates),
+        ("fate",),
+    ),
+    Row(
+        "sapo_round_rollouts_shared",
+        "gauge",
+        "Own rollouts offered to peers, last round.",
+        _last(lambda report: report.num_shared),
+    ),
+    # Held out.
+    Row(
+        "sapo_heldout_accuracy",
+        "gauge",
+        "Mean reward on held-out questions, first and last evaluation.",
+        _held_out(lambda one: one.mean),
+        ("evaluation",),
+    ),
+    Row(
+        "sapo_heldout_standard_error",
+        "gauge",
+        "Standard error of it.",
+        _held_out(lambda one: one.standard_error),
+        ("evaluation",),
+    ),
+    Row(
+        "sapo_heldout_round",
+        "gauge",
+        "Round of the policy at that evaluation.",
+        _held_out(lambda one: one.round),
+        ("evaluation",),
+    ),
+    # Peers.
+    Row(
+        "sapo_peers_connected",
+        "gauge",
+        "Peers connected now.",
+        _one(lambda snapshot: sum(peer.connected for peer in snapshot.peers)),
+    ),
+    Row(
+        "sapo_peers_known",
+        "gauge",
+        "Peers that this node keeps a record of.",
+        _one(lambda snapshot: len(snapshot.peers)),
+    ),
+    Row(
+        "sapo_peer_rollouts_offered_total",
+        "counter",
+        "Rollouts that peers announced.",
+        _over_peers("rollouts_offered"),
+    ),
+    Row(
+        "sapo_peer_rollouts_admitted_total",
+        "counter",
+        "Rollouts of peers that passed every check.",
+        _over_peers("rollouts_admitted"),
+    ),
+    Row(
+        "sapo_peer_rollouts_used_total",
+        "counter",
+        "Rollouts of peers that were in a batch.",
+        _over_peers("rollouts_used"),
+    ),
+    Row(
+        "sapo_peer_lies_total",
+        "counter",
+        "Refusals that are proven and charged to their author.",
+        _over_peers("lies"),
+    ),
+    Row(
+        "sapo_refused_total",
+        "counter",
+        "Announcements and rollouts refused, by reason.",
+        _by_label(lambda snapshot: dict(snapshot.refused)),
+        ("reason",),
+    ),
+    # The pool.
+    Row(
+        "sapo_pool_rollouts",
+        "gauge",
+        "Rollouts in the pool: fresh (not used yet), used, own.",
+        _by_label(
+            lambda snapshot: {
+                "fresh": snapshot.pool.fresh,
+                "used": snapshot.pool.used,
+                "own": snapshot.pool.own,
+            }
+        ),
+        ("state",),
+    ),
+    Row(
+        "sapo_pool_bytes",
+        "gauge",
+        "Size of the pool.",
+        _one(lambda snapshot: snapshot.pool.num_bytes),
+    ),
+    Row(
+        "sapo_pool_offers",
+        "gauge",
+        "Rollouts announced and wanted, not fetched yet.",
+        _one(lambda snapshot: snapshot.pool.offers),
+    ),
+    Row(
+        "sapo_pool_announced_to_pool_seconds",
+        "gauge",
+        "Median from first sight of an announcement to the pool, of the last 256.",
+        _announced_to_pool,
+    ),
+    Row(
+        "sapo_pool_fetched_bytes_total",
+        "counter",
+        "Bytes of rollouts fetched, admitted or refused.",
+        _one(lambda snapshot: snapshot.pool.fetched_bytes),
+    ),
+    # Traffic and the machine.
+    Row(
+        "sapo_sent_bytes_total",
+        "counter",
+        "Bytes sent to peers.",
+        _one(lambda snapshot: snapshot.bytes_sent),
+    ),
+    Row(
+        "sapo_received_bytes_total",
+        "counter",
+        "Bytes received from peers.",
+        _one(lambda snapshot: snapshot.bytes_received),
+    ),
+    Row(
+        "sapo_announcements_sent_total",
+        "counter",
+        "Announcements sent.",
+        _one(lambda snapshot: snapshot.announcements_sent),
+    ),
+    Row(
+        "sapo_announcements_received_total",
+        "counter",
+        "Announcements received.",
+        _one(lambda snapshot: snapshot.announcements_received),
+    ),
+    Row(
+        "sapo_announcements_dropped_total",
+        "counter",
+        "Announcements received and thrown away since the node was too busy.",
+        _one(lambda snapshot: snapshot.announcements_dropped),
+    ),
+    Row(
+        "sapo_control_cpu_seconds_total",
+        "counter",
+        "CPU time of the control process.",
+        _one(lambda snapshot: snapshot.control_cpu_s),
+    ),
+    Row(
+        "sapo_memory_bytes",
+        "gauge",
+        "Resident memory by part.",
+        _by_label(
+            lambda snapshot: {
+                part: mebibytes * 2**20 for part, mebibytes in snapshot.memory_mib.items()
+            }
+        ),
+        ("part",),
+    ),
+    Row(
+        "sapo_tasks",
+        "gauge",
+        "Tasks of the swarm: judged here, or left out since their digest differs here.",
+        _by_label(
+            lambda snapshot: {
+                "judged": len(snapshot.tasks),
+                "left_out": len(snapshot.tasks_left_out),
+            }
+        ),
+        ("state",),
+    ),
+)
+"""Every metric of the node; there is no other."""
+
+
+class _Collector(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        for row in METRICS:
+            kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+            family = kind(row.name, row.help, labels=row.labels)
+            for labels, value in row.read(self._snapshot):
+                family.add_metric(labels, value)
+            yield family
+
+
+def metrics_text(snapshot: Snapshot) -> bytes:
+    """All metrics; those that have nothing to say yet stand there without a value."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(snapshot))
+    return generate_latest(registry)
