@@ -63,7 +63,10 @@ def lay_out(
     listen = [f"/ip4/127.0.0.1/tcp/{port}" for port in free_ports(num_nodes)]
     peers = [f"{at}/p2p/{node_id}" for at, node_id in zip(listen, ids, strict=True)]
     manifest = _write_manifest(manifest_file, directory / "swarm.toml", peers)
-    swarm = {"foreign": foreign, "stay": True} | ({} if foreign else {"share": "none"})
+    swarm: dict[str, object] = {"foreign": foreign, "stay": True, "share": "none"}
+    if foreign:  # few peers must be allowed to give all that a round asks for
+        share = max(config.swarm.peer_share, 1 / (num_nodes - 1))
+        swarm |= {"peer_share": share, "share": config.swarm.share}
     places = []
     for number, home in enumerate(homes):
         settings = config.model_copy(

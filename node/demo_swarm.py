@@ -11,6 +11,7 @@ from node.checkpoint import Checkpoints
 from node.demo_home import Place
 from node.demo_process import STOP_S, NodeProcess
 from node.evaluate import read_heldout
+from node.home import HomeError
 from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
 from node.status import RoundReport, Snapshot
 from node.summary import NodeSummary
@@ -67,7 +68,7 @@ class Watcher:
         while not self._stop.wait(LOOK_EVERY_S):
             try:
                 snapshot = self._source.snapshot(self._home)
-            except NodeUnreachable:
+            except (NodeUnreachable, HomeError):
                 continue  # it starts, or is busy, or is gone: the age of the last one shows it
             except Exception:
                 logger.exception("asking %s failed", self._home.name)
@@ -190,7 +191,7 @@ def _all_rounds(home: Path, source: Source) -> tuple[RoundReport, ...]:
     try:
         while page := source.rounds(home, found[-1].round if found else 0):
             found += page
-    except NodeUnreachable as error:
+    except (NodeUnreachable, HomeError) as error:
         logger.warning("the rounds of %s are unknown: %s", home.name, error)
     return tuple(found)
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,9 @@ BARS = "▁▂▃▄▅▆▇█"
 MAX_EVENTS = 5
 SILENT_AFTER_S = 3.0
 """A snapshot that is older is shown with its age."""
+
+WIDE = 100
+"""Columns from which there is room for longer curves."""
 
 LINE_EVERY_S = 5.0
 """Between the lines that stand for the table where the output is no terminal."""
@@ -99,12 +101,13 @@ class Board:
         self.events.append(Text(f"{self.elapsed_s:4.0f} s  {text}", style=style))
         self.num_events += 1
 
-    def __rich__(self) -> Group:
-        """The table, the reasons of refusals, the events."""
-        parts: list[Table | Text] = [self._heading(), self._table()]
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, the reasons of refusals, the events. Fits into 80 columns."""
+        yield self._heading()
+        yield self._table(reward_bars=20 if options.max_width >= WIDE else 8)
         if refusals := self._refusals():
-            parts.append(refusals)
-        return Group(*(Padding(part, (0, 0, 0, 1)) for part in [*parts, *self.events]))
+            yield refusals
+        yield from self.events
 
     def _heading(self) -> Text:
         engines = {row.snapshot.learner.engine for row in self.rows if row.snapshot} - {""}
@@ -116,20 +119,20 @@ class Board:
             heading.append(f"\n{printable(warning, 300)}", "bold yellow")
         return heading
 
-    def _table(self) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    def _table(self, reward_bars: int) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
         table.add_column("node")
         table.add_column("round", justify="right")
-        table.add_column("own reward", min_width=26)
-        table.add_column("foreign groups used", justify="right")
+        table.add_column("own reward", min_width=7 + reward_bars)
+        table.add_column("foreign\ngroups used", justify="right", min_width=12)
         table.add_column("refused", justify="right")
         table.add_column("peers", justify="right")
-        table.add_column("stage", min_width=20)
+        table.add_column("stage", min_width=14)
         for row in self.rows:
             table.add_row(
                 row.name,
                 f"{row.round} of {self.rounds}",
-                _reward(row),
+                _reward(row, reward_bars),
                 _foreign_used(row),
                 str(sum(row.snapshot.refused.values())) if row.snapshot else "",
                 str(row.num_connected) if row.snapshot else "",
@@ -167,11 +170,11 @@ def _style(row: Row) -> str:
     return "green" if row.is_done else ""
 
 
-def _reward(row: Row) -> str:
+def _reward(row: Row, num_bars: int) -> str:
     if row.snapshot is None or not row.snapshot.own_reward:
         return ""
     rewards = smooth(row.snapshot.own_reward)
-    return f"{rewards[-1]:.3f}  {sparkline(rewards, width=20)}"
+    return f"{rewards[-1]:.3f}  {sparkline(rewards, num_bars)}"
 
 
 def _num_foreign(row: Row) -> int:
@@ -179,11 +182,11 @@ def _num_foreign(row: Row) -> int:
 
 
 def _foreign_used(row: Row) -> str:
-    """Groups, and in how many of the rounds."""
+    """Groups, and in how many of the rounds there were some."""
     if row.snapshot is None or not row.snapshot.foreign_groups_used:
         return ""
     used = row.snapshot.foreign_groups_used
-    return f"{sum(used)} in {sum(one > 0 for one in used)}/{len(used)} rounds"
+    return f"{sum(used)} in {sum(one > 0 for one in used)}/{len(used)}"
 
 
 def sparkline(values: list[float], width: int = 48) -> str:
@@ -242,8 +245,8 @@ def show_summary(summary: Summary, console: Console, home: str) -> None:
     """The result as a table, what did not happen, and where the files are."""
     table = Table(title="held-out accuracy", title_justify="left", box=None, header_style="dim")
     table.add_column("node")
-    for column in ("questions", "before", "after", "rise", "greedy before", "after"):
-        table.add_column(column, justify="right")
+    for column in ("before", "after", "rise", "greedy before", "greedy after"):
+        table.add_column(column, justify="right", no_wrap=True)
     for node in summary.nodes:
         table.add_row(node.id, *_accuracies(node))
     for node in summary.control:
@@ -273,11 +276,10 @@ def _accuracies(node: NodeSummary) -> list[str]:
         (before.greedy if before else None, ""),
         (after.greedy if after else None, ""),
     ]
-    cells = [
-        f"{one.mean:{sign}.3f} ± {one.standard_error:.3f}" if one else "not measured"
+    return [
+        f"{one.mean:{sign}.3f} ± {one.standard_error:.3f}".replace("0.", ".") if one else "unknown"
         for one, sign in measured
     ]
-    return [str(before.overall.num_questions) if before else "0", *cells]
 
 
 def _show_verdict(summary: Summary, console: Console) -> None:

@@ -123,8 +123,8 @@ def main() -> None:
     Answers.made = reports(settings["rounds"], settings.get("swarm", {}).get("foreign", 4))
     server = HTTPServer(("127.0.0.1", 0), Answers)
     open_token(home)
-    write_address(home, f"http://127.0.0.1:{server.server_port}")
-    server.serve_forever()
+    with write_address(home, server.socket):
+        server.serve_forever()
 
 
 if __name__ == "__main__":

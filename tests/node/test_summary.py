@@ -169,7 +169,7 @@ def test_a_run_that_never_began_can_be_summarised(tmp_path: Path) -> None:
     assert data["nodes"][0]["heldout_before"] is None
     assert data["nodes"][0]["rounds_per_minute"] is None
     assert "node-0 made 0 of 3 rounds" in data["failures"]
-    assert "not measured" in shown(summary)
+    assert "unknown" in shown(summary)
 
 
 def test_sharing_is_praised_only_beyond_two_standard_errors_of_the_difference() -> None:

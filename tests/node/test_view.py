@@ -64,10 +64,18 @@ def rendered(board: Board) -> str:
 def test_a_row_shows_round_reward_foreign_groups_refusals_peers_and_stage() -> None:
     text = rendered(made_board(Row("node-0", made_snapshot())))
     [row] = [line for line in text.splitlines() if "node-0" in line]
-    for part in ("3 of 40", "0.300", "▃▆█", "5 in 2/3 rounds", " 7 ", " 1 ", "generating"):
+    for part in ("3 of 40", "0.300", "▃▆█", "5 in 2/3 ", " 7 ", " 1 ", "generating"):
         assert part in row
     assert "refused: held_out 4, stale 3" in text
     assert "vllm" in text
+
+
+def test_a_row_fits_into_eighty_columns() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    console.print(made_board(Row("node-0", made_snapshot("checkpointing"))))
+    [row] = [line for line in written(console).splitlines() if "node-0" in line]
+    assert "checkpointing" in row
+    assert "5 in 2/3 " in row
 
 
 def test_a_node_that_never_answered_is_starting() -> None:
