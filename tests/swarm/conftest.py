@@ -1,8 +1,9 @@
 """What tests of the swarm share: a clock, a database, and nodes and liars on a MemoryNetwork."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -210,8 +211,12 @@ class Node:
     def refused(self) -> dict[str, int]:
         return self.ledger.refused_totals()
 
-    def lies_of(self, peer: Maker) -> int:
+    def lies_of(self, peer: "Maker | Node") -> int:
         return sum(one.lies for one in self.ledger.peers() if one.node_id == peer.node_id)
+
+    def refused_of(self, peer: "Maker | Node") -> dict[str, int]:
+        found = [one.refused for one in self.ledger.peers() if one.node_id == peer.node_id]
+        return found[0] if found else {}
 
     @property
     def num_lies(self) -> int:
@@ -233,6 +238,7 @@ class TestSwarm:
         self._home = home
         self._num = 0
         self.nodes: list[Node] = []
+        self.rng = random.Random(1)
 
     def peer(self) -> Peer:
         self._num += 1
@@ -254,6 +260,21 @@ class TestSwarm:
         )
         self.nodes.append(node)
         return node
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """All nodes take in what they hear."""
+        async with trio.open_nursery() as nursery:
+            for node in self.nodes:
+                nursery.start_soon(node.intake.run)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Returns when it holds; for work in other processes, under the real clock."""
+        with trio.fail_after(60):
+            while not condition():
+                await trio.sleep(0.01)
 
     def close(self) -> None:
         for node in self.nodes:
