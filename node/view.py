@@ -151,14 +151,16 @@ class Board:
         return Text(f"refused: {', '.join(parts)}", style="dim")
 
     def as_line(self) -> Text:
-        """The table in one line, for outputs that are no terminal."""
-        parts = [f"{self.elapsed_s:4.0f} s  {self.title}:"]
-        for row in self.rows:
-            reward = smooth(row.snapshot.own_reward)[-1:] if row.snapshot else []
-            part = f"{row.name} round {row.round}"
-            part += "".join(f" reward {value:.2f}" for value in reward)
-            part += f" foreign {_num_foreign(row)}" if self.foreign and row.snapshot else ""
-            parts.append(f"{part} [{row.stage}]")
+        """The table in one line, for outputs that are no terminal: a value per node."""
+        rounds = " ".join(str(row.round) for row in self.rows)
+        parts = [f"{self.elapsed_s:4.0f} s  round {rounds} of {self.rounds}"]
+        if any(row.snapshot and row.snapshot.own_reward for row in self.rows):
+            parts.append(f"own reward {' '.join(map(_last_reward, self.rows))}")
+            if self.foreign:
+                used = " ".join(str(_num_foreign(row)) for row in self.rows)
+                parts.append(f"foreign groups used {used}")
+        stages = [row.stage.partition(",")[0] for row in self.rows]  # without ages
+        parts.append(" | ".join(stages if len(set(stages)) > 1 else stages[:1]))
         return Text("  ".join(parts))
 
 
@@ -175,6 +177,12 @@ def _reward(row: Row, num_bars: int) -> str:
         return ""
     rewards = smooth(row.snapshot.own_reward)
     return f"{rewards[-1]:.3f}  {sparkline(rewards, num_bars)}"
+
+
+def _last_reward(row: Row) -> str:
+    if row.snapshot is None or not row.snapshot.own_reward:
+        return "-"
+    return f"{smooth(row.snapshot.own_reward)[-1]:.2f}"
 
 
 def _num_foreign(row: Row) -> int:

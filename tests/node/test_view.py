@@ -137,7 +137,12 @@ def test_without_a_terminal_there_is_a_line_now_and_then_and_every_event_at_once
     board = made_board(Row("node-0", made_snapshot()), clock=clock)
     with live_view(board, console) as refresh:
         refresh()
-        assert written(console).count("node-0 round 3 reward 0.30 foreign 5 [generating]") == 1
+        assert (
+            written(console).count(
+                "0 s  round 3 of 40  own reward 0.30  foreign groups used 5  generating"
+            )
+            == 1
+        )
         clock.now = 1.0
         board.tell("node-0 was killed")
         refresh()
