@@ -60,11 +60,14 @@ class Database(sqlite3.Connection):
             self._in_use.release()
 
 
-def open_database(file: Path) -> Database:
+def open_database(file: Path, timeout_s: float = 5.0) -> Database:
     """The database at `file`, made where it is missing.
 
     A damaged or unreadable file is moved aside to `FILE.broken` (replacing an older one) with a
     loud log, and a new one is begun: what is in it can be had again, or be done without.
+
+    Args:
+        timeout_s: how long to wait for another process that holds the file.
 
     Raises:
         DatabaseTooNew: the file was written by a newer version.
@@ -72,7 +75,7 @@ def open_database(file: Path) -> Database:
         OSError: it can neither be read nor be moved aside.
     """
     try:
-        return _open(file)
+        return _open(file, timeout_s)
     except sqlite3.DatabaseError as error:
         if not _is_damage(error):
             raise
@@ -81,11 +84,11 @@ def open_database(file: Path) -> Database:
         file.replace(aside)
         for suffix in ("-wal", "-shm"):
             file.with_name(file.name + suffix).unlink(missing_ok=True)
-        return _open(file)
+        return _open(file, timeout_s)
 
 
-def _open(file: Path) -> Database:
-    connection = sqlite3.connect(file, factory=Database, check_same_thread=False)
+def _open(file: Path, timeout_s: float) -> Database:
+    connection = sqlite3.connect(file, timeout_s, factory=Database, check_same_thread=False)
     try:
         _prepare(connection, file)
     except BaseException:
