@@ -247,14 +247,11 @@ def stop_on_signal(stop_asked: threading.Event) -> None:
 
 def main() -> NoReturn:
     """Runs the command line; the user's mistakes become one clear line instead of a traceback."""
-    # vLLM and torch are imported by the commands that need them: `sapo --help` stays quick.
-    from node.generate import GenerationFailed
-
     try:
         app()
     except (ConfigError, ManifestError, HomeError, IdentityError) as error:
         _end(error, EXIT_USAGE)
-    except (GenerationFailed, VerifierBroken) as error:
+    except VerifierBroken as error:
         _end(error, EXIT_BROKEN)
     except NodeUnreachable as error:
         _end(error, EXIT_UNREACHABLE)

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -110,3 +111,23 @@ def test_the_commands_are_executable(name: str) -> None:
 def test_the_commands_are_plain_sh(name: str) -> None:
     assert (ROOT / name).read_text().startswith("#!/bin/sh\n")
     subprocess.run(["sh", "-n", ROOT / name], check=True)
+
+
+@pytest.mark.parametrize(
+    ("process", "foreign"),
+    [
+        ("node.control", ("torch", "transformers", "trl", "vllm")),
+        ("node.cli", ("torch", "transformers", "trl", "vllm", "libp2p", "fastapi")),
+        # Not "trio": httpcore, which huggingface_hub needs, imports it. Ours do not (import-linter).
+        ("node.learner", ("libp2p", "fastapi", "hypercorn", "swarm.gossip", "swarm.database")),
+    ],
+)
+def test_a_process_imports_nothing_of_the_other_side(
+    process: str, foreign: tuple[str, ...]
+) -> None:
+    """The control process answers peers, the learner computes: neither drags the other's weight."""
+    script = f"import sys, {process}; print([one for one in {foreign} if one in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=240
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
