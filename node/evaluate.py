@@ -10,14 +10,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from node.batch import VerifiedRollout
 from node.exchange import Exchange
 from node.home import write_durably
-from node.policy import Policy
 from rewards.question import Expansion
+
+if TYPE_CHECKING:
+    from node.policy import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ def rise(before: HeldOut, after: HeldOut) -> Accuracy:
 
 
 def evaluate(
-    policy: Policy,
+    policy: "Policy",
     exchange: Exchange,
     questions: Sequence[Expansion],
     part: Callable[[], AbstractContextManager[object]] = nullcontext,
