@@ -41,9 +41,15 @@ class Honest:
 
 
 class Obedient(Honest):
-    """Does what the answer says, where that is an action; else as Honest."""
+    """Does what the answer says, where that is an action; else as Honest. "am I first" is
+    correct if this worker judged nothing before."""
+
+    num_judged = 0
 
     def judge(self, index: int, answer_text: str, finished: bool) -> bool:
+        self.num_judged += 1
+        if answer_text == "am I first":
+            return self.num_judged == 1
         action = ACTIONS.get(answer_text)
         if action is not None:
             return action()  # type: ignore[return-value]

@@ -316,6 +316,51 @@ def test_several_workers_share_one_call() -> None:
         assert verifier.judge(requests) == [[CORRECT]] * 1000
 
 
+def test_a_second_opinion_comes_from_a_worker_that_did_nothing_before() -> None:
+    answers = [RIGHT, Answer("8", True), Answer("am I first", True), Answer("x" * 1001, True)]
+    with start() as verifier:
+        first = Answer("am I first", True)
+        assert verifier.judge([(QUESTION, [RIGHT, first, RIGHT])]) == [[CORRECT, WRONG, CORRECT]]
+        for number in range(1, 4):
+            assert verifier.judge_afresh(QUESTION, [first, *answers]) == [
+                *(CORRECT, CORRECT, WRONG, WRONG),
+                Unscorable(Reason.TOO_LONG),
+            ]
+            assert verifier.judge([(QUESTION, [first])]) == [[WRONG]], "the first goes on"
+            assert verifier.stats.workers_started == 2 + number
+        assert verifier.stats.workers_lost == 0
+        assert verifier.judge_afresh(QUESTION, []) == []
+
+
+def test_a_second_opinion_needs_no_spare() -> None:
+    """Where all idle workers were used, one of them gives way."""
+    first = Answer("am I first", True)
+    with start(num_workers=2) as verifier:
+        with verifier._lock:
+            verifier._start_missing()
+            verifier._unused.clear()
+        assert verifier.judge_afresh(QUESTION, [first]) == [CORRECT]
+        assert verifier.stats.workers_lost == 0
+        assert verifier.stats.workers_started == 3 + 2
+
+
+def test_an_answer_that_ends_a_fresh_worker_is_unscorable() -> None:
+    with start() as verifier:
+        verdicts = verifier.judge_afresh(QUESTION, [RIGHT, Answer("exit", True), RIGHT])
+        assert verdicts == [CORRECT, Unscorable(Reason.CRASHED, "ended with status 0"), CORRECT]
+        assert verifier.stats.workers_lost == 1
+        assert obey(verifier, "7") == CORRECT
+
+
+def test_second_opinions_leave_no_process() -> None:
+    before = children()
+    with start() as verifier:
+        verifier.judge_afresh(QUESTION, [RIGHT])
+        verifier.judge([(QUESTION, [RIGHT])])
+        assert len(children() - before) == 2
+    assert not children() - before
+
+
 def test_no_process_is_left_after_close() -> None:
     before = children()
     with start(num_workers=2) as verifier:

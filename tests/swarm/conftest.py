@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 import pytest
@@ -238,6 +238,7 @@ class TestSwarm:
         self._home = home
         self._num = 0
         self.nodes: list[Node] = []
+        self._args: dict[str, tuple[Any, ...]] = {}
         self.rng = random.Random(1)
 
     def peer(self) -> Peer:
@@ -254,12 +255,22 @@ class TestSwarm:
         limits: IntakeLimits = LIMITS,
     ) -> Node:
         self._num += 1
-        node = Node(
+        args = (
             *(self._num, self.clock, self.network, self._home, judge or ScriptedJudge(), rules),
             *(judged_tasks, fresh_target, max_from_one_author, limits),
         )
+        node = Node(*args)
         self.nodes.append(node)
+        self._args[node.node_id] = args
         return node
+
+    def restart(self, node: Node) -> Node:
+        """Ends a node, and starts it again from what it had on disk."""
+        self.network.leave(node.node_id)
+        node.close()
+        again = Node(*self._args[node.node_id])
+        self.nodes[self.nodes.index(node)] = again
+        return again
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
