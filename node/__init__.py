@@ -1,23 +1,37 @@
-"""The program: one node that learns.
+"""The program: a control process that meets the swarm, and a learner process that computes.
 
-loop.py       run_round: the whole job on one screen; read this first
-build.py      the only place that chooses parts
-config.py     one settings tree: flag > environment > file > default
-policy.py     the seam of a policy, the language-model one and a scripted one
-generate.py   the seam of generation: sampled answers from token ids, weights synchronised
-  generate_vllm.py, generate_transformers.py, weight_sync.py
-batch.py      groups of answers and how a batch is mixed from them
-learn.py      one policy-gradient step with TRL's GRPOTrainer
-checkpoint.py written aside, fsynced, renamed, the last n kept
-exchange.py   what the learner asks of the rest of the node: verify, share, offered
-evaluate.py   held-out accuracy with standard errors
-status.py     what a round did; one name per number
-demo.py       the main job on one machine, and its summary
-cli.py        the console script `sapo`
-model.py      model and tokenizer: safetensors only
-home.py       the node's directory: layout version, lock, seed
-update.py     what one step did
-summary.py    what a demo found; view.py the live view of a terminal
-make_tiny.py  trains the embedded policy in tiny/ from nothing
-  tiny_tokenizer.py, tiny_exam.py
+The learner (torch, no trio)
+  loop.py       run_round: the whole job on one screen; read this first
+  policy.py     the seam of a policy, the language-model one and a scripted one
+  generate.py   the seam of generation: sampled answers, weights synchronised
+    generate_vllm.py, generate_transformers.py, weight_sync.py
+  batch.py      the mixing rule: what is wanted, shared, and learned from
+  learn.py      one policy-gradient step with TRL's GRPOTrainer; update.py what it did
+  evaluate.py   held-out accuracy with standard errors, and the files that keep it
+  checkpoint.py written aside, fsynced, renamed, the last n kept
+  model.py      model and tokenizer: safetensors only
+  build.py      the only place that chooses its parts
+  learner.py    the process itself
+
+Between them
+  exchange.py   what the learner asks of the rest of the node
+  pipe.py       the same through a pipe: messages and frames
+
+The control process (trio, no torch)
+  control.py    everything but the learner, opened in order and watched
+  supervisor.py starts the learner, watches it, starts it again
+  answerer.py   answers what the learner asks
+  tasks.py      which tasks this machine judges as all do
+  history.py    reports of all rounds; threads.py blocking calls off the loop
+  snapshot.py   the one view of a node, and what in it is unusual; memory.py
+  api.py        REST API, metrics and page; gate.py, access.py, metrics.py, dashboard/
+
+Both, and around them
+  config.py     one settings tree: flag > environment > file > default
+  home.py       the node's directory; join.py the swarm that it joined; log.py
+  status.py     one name per number; status_json.py the same as JSON
+  cli.py        the console script `sapo`; report.py, words.py, escape.py what it prints
+  demo.py       a swarm on one machine; demo_home.py, demo_process.py, demo_swarm.py,
+                summary.py, picture.py, view.py
+  make_tiny.py  trains the embedded policy in tiny/ from nothing; tiny_tokenizer.py, tiny_exam.py
 """

@@ -18,12 +18,17 @@ from node.status import (
     Snapshot,
 )
 from swarm.gossip import Connection, Traffic
+from swarm.refusal import Refusal
 
 SHOWN_ROUNDS = 256
 LATELY = 10
 """Rounds that "lately" means in warnings."""
 LONELY_AFTER_S = 30.0
 """Seconds after the start from which having no peer is worth a warning."""
+HARMLESS = frozenset(
+    {Refusal.OWN, Refusal.REPEATED, Refusal.SEEN, Refusal.NOT_WANTED, Refusal.CROWDED_OUT}
+)
+"""Refusals that happen all the time where all is well."""
 LAG_S = 1.0
 """A control process whose loop is held up for longer answers its peers too late."""
 
@@ -168,9 +173,10 @@ def find_warnings(
         warnings.append("no peer is connected: this node learns alone")
     warnings += _round_warnings(facts, list(measured.reports)[-LATELY:])
     admitted = sum(peer.rollouts_admitted for peer in measured.peers)
-    num_refused = sum(measured.refused.values())
+    refused = {name: num for name, num in measured.refused.items() if name not in HARMLESS}
+    num_refused = sum(refused.values())
     if num_refused >= LATELY and not admitted:
-        worst = max(measured.refused, key=lambda name: measured.refused[name])
+        worst = max(refused, key=lambda name: refused[name])
         warnings.append(f"all of {num_refused} offers were refused, most as {worst}")
     if traffic.announcements_dropped:
         warnings.append(

@@ -1,6 +1,21 @@
 """Messages and trust between nodes: no torch.
 
-manifest.py   the swarm file: tasks and limits; the hash of its rules names the swarm
+manifest.py   the swarm file: tasks, limits, first addresses; the hash of its rules names the swarm
+protocol.py   constants that every node must share
+rollout.py    Rollout and Announcement: the two things nodes exchange
+wire.py       signed bytes and back, bounded before they are parsed
+identity.py   ed25519 key, node id, sequences that never repeat
+gossip.py     the seam between nodes: announce, fetch
+  memory_gossip.py  many nodes in one process, with delay, loss and partitions
+  libp2p.py         the real one; libp2p_host.py, libp2p_fixes.py, dialer.py, peer_book.py
+  inbox.py, fetch.py  what both share
+intake.py     announced, wanted, fetched, admitted, pooled: the life of a foreign rollout
+  offers.py, heard.py  what was announced
+admission.py  the checks, cheapest first; refusal.py every reason and who pays; claims.py lies
+judge.py      the verifier as the trio side sees it
+pool.py       rollouts at hand: bounded, deduplicated, expiring, over restarts
+ledger.py     what each peer did; database.py the file of both
+share.py      own rollouts: sealed, kept, announced
 
-Step 2 brings: rollout, wire, identity, gossip, libp2p, admission, pool, ledger.
+Not yet: scores and bans, catalogue requests, shards, peers behind a NAT.
 """

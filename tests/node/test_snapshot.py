@@ -72,7 +72,7 @@ def test_peers_of_ledger_and_connections_are_merged_connected_ones_first() -> No
 
 def refusals() -> Measured:
     measured = with_rounds(REPORT)
-    measured.refused = {"wrong_claim": 9, "expired": 2}
+    measured.refused = {"wrong_claim": 9, "expired": 2, "not_wanted": 50}
     return measured
 
 
