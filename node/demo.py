@@ -10,6 +10,7 @@ Not covered: that sharing helps or harms in general. That takes more seeds than 
 """
 
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -77,6 +78,8 @@ def run_demo(
             num_heldout=num_heldout,
             foreign=j,
         )
+        if directory != config.home:
+            _take_over_first_evaluations(config.home, directory)
         board = Board(title, rounds, j)
         return _run(places, board, command or node_command, until, stop_asked, console)
 
@@ -131,6 +134,15 @@ def _run(
             stop_asked=stop_asked,
             each_turn=each_turn,
         )
+
+
+def _take_over_first_evaluations(swarm: Path, control: Path) -> None:
+    """The control's nodes start with the weights, questions and random numbers of the swarm's: they
+    need not measure again what was measured before the first round."""
+    for file in swarm.glob("node-*/heldout/round-00000000.json"):
+        target = control / file.relative_to(swarm)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
 
 
 def node_command(place: Place) -> list[str]:

@@ -3,13 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from node.checkpoint import Checkpoints
 from node.demo_home import Place
 from node.demo_process import STOP_S, NodeProcess
+from node.escape import printable
 from node.evaluate import read_heldout
 from node.home import HomeError
 from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
@@ -49,6 +50,7 @@ class Watcher:
         self._clock = clock
         self._stop = threading.Event()
         self._heard_at = clock()
+        self._known_restarts = 0
         self.snapshot: Snapshot | None = None
         """The last one."""
         self.peak_memory_mib: dict[str, float] = {}
@@ -59,6 +61,14 @@ class Watcher:
     def age_s(self) -> float:
         """Of the snapshot, or since the beginning."""
         return self._clock() - self._heard_at
+
+    def take_learner_death(self) -> str:
+        """Why the learner ended, where it did since the last call; else nothing."""
+        if self.snapshot is None:
+            return ""
+        learner, known = self.snapshot.learner, self._known_restarts
+        self._known_restarts = learner.restarts
+        return printable(learner.last_error) if learner.restarts > known else ""
 
     def stop(self) -> None:
         """Asks no more."""
@@ -92,6 +102,13 @@ class _Member:
     place: Place
     process: NodeProcess
     watcher: Watcher
+
+    def events(self) -> Iterator[str]:
+        """Starts the process again where that is due; what happened since the last call."""
+        if happened := self.process.watch():
+            yield happened
+        if died := self.watcher.take_learner_death():
+            yield f"lost its learner ({died}); its supervisor starts it from the last checkpoint"
 
     @property
     def is_done(self) -> bool:
@@ -163,7 +180,7 @@ def _watch(
     """Returns when all nodes are done, with nothing, or with what makes that impossible."""
     while True:
         for member in members:
-            if event := member.process.watch():
+            for event in member.events():
                 board.tell(f"{member.place.name} {event}")
         board.rows = tuple(member.row() for member in members)
         each_turn([member.process.pid for member in members])

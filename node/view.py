@@ -13,7 +13,7 @@ from rich.text import Text
 
 from node.escape import printable
 from node.evaluate import Accuracy
-from node.status import Snapshot
+from node.status import Snapshot, Stage
 from node.summary import NodeSummary, Summary, mean_rise, smooth
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -47,8 +47,11 @@ class Row:
 
     @property
     def round(self) -> int:
-        """Rounds that its policy has made."""
-        return self.snapshot.learner.round if self.snapshot else 0
+        """Rounds that its policy has made; while a learner starts, those of the one before."""
+        if self.snapshot is None:
+            return 0
+        learner, last = self.snapshot.learner, self.snapshot.last_round
+        return last.round if last and learner.stage == Stage.STARTING else learner.round
 
     @property
     def num_connected(self) -> int:

@@ -2,7 +2,8 @@
 
     python fake_demo_node.py HOME/node.toml MODE
 
-Modes: "done" has made all rounds; "busy" never will, until HOME/go exists; "wrong" has wrong
+Modes: "done" has made all rounds; "busy" never will, until HOME/go exists, and has lost
+its learner once when HOME/learner-died exists; "wrong" has wrong
 settings; "dying" ends at once; "deaf" does not heed SIGTERM. "busy" and "deaf" have a child in a
 session of its own, as a learner is, which would live for ever; its number stands in HOME/child.
 """
@@ -16,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from node.access import open_token, write_address
-from node.evaluate import Accuracy, HeldOut, write_heldout
+from node.evaluate import Accuracy, HeldOut, read_heldout, write_heldout
 from node.status import (
     ForeignFate,
     ForeignGroup,
@@ -86,7 +87,11 @@ class Answers(BaseHTTPRequestHandler):
             started=0.0,
             now=1.0,
             learner=LearnerStatus(
-                round=len(self.made) if is_done else 0, engine="scripted", is_done=is_done
+                round=len(self.made) if is_done else 0,
+                engine="scripted",
+                is_done=is_done,
+                restarts=int((self.home / "learner-died").exists()),
+                last_error="ended by signal: Killed\x1b",
             ),
             pool=PoolStatus(),
             peers=(PeerStatus("12D3peer", connected=True, rollouts_used=7),),
@@ -116,6 +121,8 @@ def main() -> None:
     if mode in {"busy", "deaf"}:
         child = subprocess.Popen(["sleep", "infinity"], start_new_session=True)
         (home / "child").write_text(str(child.pid))
+    if read_heldout(home / "heldout"):
+        (home / "took-over").touch()
     for number, share in ((0, 0.0), (settings["rounds"], 1.0)):
         shares, tasks = (share, 0.5) * 4, ("a", "b") * 4
         write_heldout(home / "heldout", number, HeldOut(shares, tasks, 2, Accuracy(share, 0.1, 8)))

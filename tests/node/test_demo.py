@@ -123,6 +123,20 @@ def test_a_killed_node_is_started_again_with_its_home(
     assert "node-1 was ended by signal 9 (Killed); it is started again in 0 s" in events(board)
 
 
+def test_the_loss_of_a_learner_is_told_once(tmp_path: Path) -> None:
+    stop_asked = threading.Event()
+
+    def lose_a_learner(board: Board, _: Sequence[int | None]) -> None:
+        if have_all_answered(board):
+            (tmp_path / "node-0" / "learner-died").touch()
+        if "lost its learner" in events(board):
+            stop_asked.set()
+
+    _, board = run_two(tmp_path, fake("busy"), lose_a_learner, stop_asked)
+    assert events(board).count("node-0 lost its learner (ended by signal: Killed\\x1b)") == 1
+    assert "node-1 lost" not in events(board)
+
+
 def test_a_node_that_keeps_dying_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +230,8 @@ def test_a_demo_with_a_control_run_writes_both_down(tmp_path: Path) -> None:
     assert data["sharing"].startswith("sharing made no difference that is clear")
     assert data["versions"]["sapo-swarm"]
     assert (tmp_path / "demo" / "summary.png").stat().st_size > 10_000
+    assert (tmp_path / "demo" / "control" / "node-0" / "took-over").exists()
+    assert not (tmp_path / "demo" / "node-0" / "took-over").exists()
     seeds = [
         load_config(tmp_path / "demo" / part / "node-1" / "node.toml", environment={}).seed
         for part in (".", "control")

@@ -4,7 +4,7 @@ from dataclasses import replace
 import msgspec
 from rich.console import Console
 
-from node.status import LearnerStatus, PeerStatus, PoolStatus, Snapshot
+from node.status import LearnerStatus, PeerStatus, PoolStatus, RoundReport, Snapshot
 from node.view import Board, Row, live_view, sparkline
 
 
@@ -37,6 +37,27 @@ def made_snapshot(stage: str = "generating", is_done: bool = False) -> Snapshot:
         heldout=(),
         addresses=(),
         warnings=(),
+    )
+
+
+def made_report(number: int) -> RoundReport:
+    return RoundReport(
+        round=number,
+        own_reward=0.5,
+        batch_reward=0.5,
+        zero_advantage_share=0.5,
+        num_questions=4,
+        num_answers=32,
+        num_unscorable=0,
+        own_tokens=100,
+        finished_share=1.0,
+        entropy=1.0,
+        update_skipped=None,
+        loss=0.0,
+        gradient_norm=1.0,
+        learning_rate=1e-4,
+        clip_share=0.0,
+        seconds={},
     )
 
 
@@ -167,3 +188,11 @@ def test_a_sparkline_fits_its_width_and_shows_the_highest() -> None:
     assert sparkline([0.0, 1.0]) == "▁█"
     assert len(sparkline([float(value) for value in range(1000)], width=48)) <= 48
     assert sparkline([]) == sparkline([0.0]) == ""
+
+
+def test_while_a_learner_starts_again_its_last_round_is_shown() -> None:
+    starting = LearnerStatus(stage="starting", round=0)
+    snapshot = msgspec.structs.replace(made_snapshot(), learner=starting)
+    assert Row("node-0", snapshot).round == 0
+    known = msgspec.structs.replace(snapshot, last_round=made_report(8))
+    assert Row("node-0", known).round == 8
