@@ -1,0 +1,36 @@
+"""Documents that promise completeness are complete."""
+
+import re
+from pathlib import Path
+
+from node.status import ForeignFate
+from swarm.refusal import Charge, Refusal
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows() -> dict[str, str]:
+    """Reason -> who pays, from the table of docs/swarm.md."""
+    section = (ROOT / "docs/swarm.md").read_text().split("## Every reason for a refusal")[1]
+    cells = [
+        line.split("|")[1:4]
+        for line in section.splitlines()
+        if line.startswith("| ") and not line.startswith("| reason")
+    ]
+    return {
+        reason.strip(): payer.strip()
+        for reasons, _, payer in cells
+        for reason in reasons.split(",")
+    }
+
+
+def test_every_refusal_is_explained() -> None:
+    fates = [fate.value for fate in ForeignFate if fate is not ForeignFate.USED]
+    assert set(rows()) == {refusal.value for refusal in Refusal} | set(fates)
+
+
+def test_the_table_says_who_pays() -> None:
+    words = {Charge.AUTHOR: r"the (author|announcer)", Charge.CARRIER: "the carrier.*"}
+    for refusal in Refusal:
+        expected = words.get(refusal.charge, "nobody")
+        assert re.fullmatch(expected, rows()[refusal.value]), refusal
