@@ -429,15 +429,28 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         the same bits after a restart, whatever else used the random generator."""
         num_micro_batches = self.args.steps_per_generation
         if self._step % (num_micro_batches * self.num_iterations) == 0:
-            rows = self._score(self.wait_for_batch())
-            self._buffered_inputs = trl_utils.split_tensor_dict(rows, num_micro_batches)
+            batch = self.wait_for_batch()
+            num_used = math.ceil(len(batch.rows) / self.args.per_device_train_batch_size)
+            self._buffered_inputs = trl_utils.split_tensor_dict(
+                self._score(batch, num_used), num_used
+            )
         inputs: dict[str, Any] = self._buffered_inputs[self._step % num_micro_batches]
         return inputs
 
-    def _score(self, batch: _Batch) -> dict[str, Any]:
-        """The batch as padded tensors, [rows, longest prompt or answer], with our advantages."""
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """TRL's, but for the micro-batches that only a larger batch would need: it accumulates
+        always as many as the largest batch has."""
+        place = self._step % self.args.steps_per_generation
+        if 0 < len(self._buffered_inputs or ()) <= place:
+            self._step += 1
+            return torch.zeros((), device=self.accelerator.device)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _score(self, batch: _Batch, num_parts: int) -> dict[str, Any]:
+        """The batch as padded tensors, [rows, longest prompt or answer], with our advantages;
+        with as many fillers as `num_parts` equal parts need."""
         eos = (self.processing_class.eos_token_id,)
-        missing = -len(batch.rows) % self.args.steps_per_generation
+        missing = -len(batch.rows) % num_parts
         self.rows = batch.rows + [_Row(eos, eos, 0.0, is_filler=True)] * missing
         self.num_generations = len(self.rows)
         scored: dict[str, Any] = self._generate_and_score_completions(

@@ -424,6 +424,20 @@ def test_only_answers_with_an_advantage_are_computed_and_padded_to_the_longest(
     assert scored == [sum(lengths)]
 
 
+def test_a_small_batch_costs_no_more_passes_than_it_needs(start: Any) -> None:
+    model = tiny_model()
+    expected = by_hand(copy.deepcopy(model), [FOREIGN[:2], FOREIGN[1:2], MIXED])
+    rows: list[int] = []
+    model.model.embed_tokens.register_forward_pre_hook(
+        lambda _, inputs: rows.append(len(inputs[0]))
+    )
+    learner = start(model, micro_batch_answers=7)
+    updates = [learner.learn(batch) for batch in (FOREIGN[:2], FOREIGN[1:2], MIXED)]
+    assert rows == [4, 4, 3, 6, 6, 6, 6, 6, 6], "8 rows, 3 rows, and 36 of 44 with an advantage"
+    assert [update.step for update in updates] == [1, 2, 3]
+    assert distance(model, expected) < 3 * TOLERANCE
+
+
 GOOD = FOREIGN[1]
 
 
