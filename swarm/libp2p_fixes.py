@@ -21,6 +21,7 @@ import socket
 import struct
 import sys
 import time
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from logging.handlers import QueueHandler
@@ -102,7 +103,8 @@ def build_router() -> GossipSub:
     Without it: a heartbeat every 120 s (every 60 s in adaptive mode), so that late peers wait
     minutes; more than 10 messages a second of one forwarder are dropped, own ones included; up to
     1000 whole messages are kept to detect equivocation (we sign records ourselves); IDONTWANT
-    doubles the CPU; a peer that prunes us may name strangers whom we would dial.
+    doubles the CPU; a peer that prunes us may name strangers whom we would dial; the time of every
+    message is kept for ever.
     """
     router = GossipSub(
         protocols=[GOSSIP_PROTOCOL],
@@ -117,6 +119,7 @@ def build_router() -> GossipSub:
     instance: Any = router
     instance._check_equivocation = lambda message: True
     instance._do_px = _ignore_peer_exchange
+    instance.recent_message_deliveries = defaultdict(lambda: deque(maxlen=1))
     return router
 
 

@@ -141,7 +141,7 @@ async def test_the_carrier_of_an_announcement_is_named(open_nodes: OpenNodes) ->
 
 @trio_test
 async def test_a_burst_of_200_announcements_arrives_complete(open_nodes: OpenNodes) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_nodes([find_nothing] * 3) as nodes:
             for number in range(200):
                 await nodes[0].announce(record(number))

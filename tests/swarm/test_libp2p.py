@@ -142,7 +142,10 @@ async def test_a_peer_that_restarts_is_dialled_again(nodes: Nodes) -> None:
 
 
 @trio_test
-async def test_saved_peers_are_enough_when_every_bootstrap_node_is_dead(nodes: Nodes) -> None:
+async def test_saved_peers_are_enough_when_every_bootstrap_node_is_dead(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarm.dialer.SAVE_S", 0.1)
     first, second = Identity(secrets.token_bytes(32)), Identity(secrets.token_bytes(32))
     with trio.fail_after(60):
         async with nodes.open() as bootstrap:
