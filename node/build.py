@@ -113,10 +113,10 @@ def _build_policy(
     status: Status,
 ) -> LanguagePolicy:
     prepare_environment(own_process=config.rollout.engine == "vllm-process")
+    model_dir = find_model(config.policy)  # a wrong name is told before the seconds of the import
     # Imports TRL, which imports vLLM, which reads its environment.
     from node.learn import Learner
 
-    model_dir = find_model(config.policy)
     tokenizer = load_tokenizer(model_dir, config.policy)
     model = load_model(model_dir, config.policy)
     max_new_tokens = config.rollout.max_new_tokens or manifest.rules.max_new_tokens

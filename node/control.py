@@ -26,7 +26,7 @@ from node.access import TOKEN_FILE, open_listener, open_token, write_address
 from node.answerer import Answerer
 from node.api import create_app, serve_api
 from node.batch import max_from_one_peer, wants
-from node.config import NodeConfig
+from node.config import ConfigError, NodeConfig
 from node.history import History
 from node.home import keep_seed, open_home
 from node.pipe import HeldOutDone, RoundDone
@@ -36,14 +36,17 @@ from node.supervisor import LearnerEnd, Supervisor
 from node.tasks import find_usable_tasks, open_verifier
 from node.threads import OneAtATime, in_thread
 from rewards.verifier import Verifier
-from swarm.database import Offload, open_database
+from swarm.database import DatabaseTooNew, Offload, open_database
 from swarm.gossip import Gossip
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
 from swarm.intake import Intake
 from swarm.judge import VerifierJudge
 from swarm.ledger import Ledger, PeerRecord
 from swarm.libp2p import open_libp2p
+from swarm.libp2p_fixes import WrongLibp2p
+from swarm.libp2p_host import ListenError
 from swarm.manifest import Manifest, Rules, load_manifest
+from swarm.peer_book import WrongAddress
 from swarm.pool import Pool
 from swarm.share import Publisher
 
@@ -68,7 +71,12 @@ def run_node(config: NodeConfig) -> LearnerEnd:
     try:
         return trio.run(_run, config)
     except BaseExceptionGroup as group:
-        raise _first_of(group) from group
+        error = _first_of(group)
+    except (ListenError, WrongAddress, WrongLibp2p, DatabaseTooNew) as wrong:
+        error = wrong
+    if isinstance(error, ListenError | WrongAddress | WrongLibp2p | DatabaseTooNew):
+        raise ConfigError(str(error)) from error
+    raise error
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
