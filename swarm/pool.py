@@ -32,7 +32,8 @@ _TABLES = (
     " first_seen REAL NOT NULL, admitted_at REAL NOT NULL, used_at REAL, expires REAL NOT NULL,"
     " num_bytes INTEGER NOT NULL, record BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS rollouts_order"
-    " ON rollouts (kind, first_seen, author, expires, num_bytes)",
+    " ON rollouts (kind, first_seen, author, expires, num_bytes, hash)",
+    "CREATE INDEX IF NOT EXISTS rollouts_expires ON rollouts (expires)",
     "CREATE TABLE IF NOT EXISTS seen (hash BLOB PRIMARY KEY, content BLOB, author TEXT,"
     " until REAL NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS seen_content ON seen (content) WHERE content IS NOT NULL",
@@ -106,6 +107,7 @@ class Pool:
         with database.transaction():
             for statement in _TABLES:
                 database.execute(statement)
+            (self._num_seen,) = database.execute("SELECT count(*) FROM seen").fetchone()
 
     def add_foreign(
         self,
@@ -150,9 +152,9 @@ class Pool:
     def refuse(self, hash: bytes, until: float) -> None:
         """Remembers what need not be fetched again until then (Unix seconds)."""
         with self._database.transaction():
-            self._database.execute(
+            self._num_seen += self._database.execute(
                 "INSERT OR IGNORE INTO seen VALUES (?, NULL, NULL, ?)", (hash, until)
-            )
+            ).rowcount
             self._bound_seen()
 
     def find(self, hashes: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -253,6 +255,7 @@ class Pool:
             "INSERT INTO seen VALUES (?, ?, ?, ?)",
             (hash, _content(rollout), rollout.author, expires),
         )
+        self._num_seen += 1
 
     def _fresh(self) -> list[tuple[bytes, str]]:
         """Hash and author, in an order that does not depend on when they came."""
@@ -284,7 +287,9 @@ class Pool:
     def _expire(self) -> None:
         now = self._clock()
         self._database.execute("DELETE FROM rollouts WHERE expires <= ?", (now,))
-        self._database.execute("DELETE FROM seen WHERE until <= ?", (now,))
+        self._num_seen -= self._database.execute(
+            "DELETE FROM seen WHERE until <= ?", (now,)
+        ).rowcount
 
     def _bound(self) -> None:
         self._expire()
@@ -301,20 +306,22 @@ class Pool:
             return
         rows = self._database.execute(
             f"SELECT rowid, num_bytes FROM rollouts {where} ORDER BY kind, first_seen"
-        ).fetchall()
-        for rowid, size in rows:
-            if num_bytes <= max_bytes and num_rows <= max_rows:
-                break
-            self._database.execute("DELETE FROM rollouts WHERE rowid = ?", (rowid,))
+        )
+        leaving = []
+        while num_bytes > max_bytes or num_rows > max_rows:
+            rowid, size = rows.fetchone()
+            leaving.append((rowid,))
             num_bytes, num_rows = num_bytes - size, num_rows - 1
+        rows.close()
+        for one in leaving:
+            self._database.execute("DELETE FROM rollouts WHERE rowid = ?", one)
 
     def _bound_seen(self) -> None:
-        (num,) = self._database.execute("SELECT count(*) FROM seen").fetchone()
-        if num > self._max_seen:
-            self._database.execute(
+        if self._num_seen > self._max_seen:
+            self._num_seen -= self._database.execute(
                 "DELETE FROM seen WHERE hash IN (SELECT hash FROM seen ORDER BY until LIMIT ?)",
-                (num - self._max_seen + self._max_seen // 100,),
-            )
+                (self._num_seen - self._max_seen,),
+            ).rowcount
 
 
 def _content(rollout: Rollout) -> bytes:
