@@ -22,6 +22,7 @@ from pathlib import Path
 
 ENGINES = ("vllm", "vllm-process", "transformers", "one-by-one")
 STAGES = ("drawing", "generating", "verifying", "updating", "syncing", "checkpointing")
+"""Those that take time in a node alone: sharing and mixing need peers."""
 
 
 def main() -> None:

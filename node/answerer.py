@@ -70,6 +70,13 @@ class Answerer:
         self.task_names: tuple[str, ...] = ()
         self.has_tasks = trio.Event()
         """Set when it is known which tasks this machine judges as the manifest says."""
+        self._waiting = trio.CancelScope()
+        self._may_wait = True
+
+    def stop_waiting(self) -> None:
+        """From now on no learner waits for peers' rollouts: it has been told to stop."""
+        self._may_wait = False
+        self._waiting.cancel()
 
     async def answer(self, request: Request) -> Reply:
         """The reply. A verifier that is broken is one, too: the learner then ends by it."""
@@ -104,13 +111,11 @@ class Answerer:
     async def _take(self, num: int) -> list[ForeignRollout]:
         """Draws from the pool; while fewer are there, waits for more up to `wait_s`."""
         most = max_from_one_peer(num, self._config.peer_share)
-        drawn: list[Pooled] = []
-        with trio.move_on_after(self._config.wait_s):
-            while await self._offload(self._pool.count_drawable, num, most) < num:
-                if not self._config.wait_s:
-                    break
-                await self._intake.wait_for_more()
-        drawn = await self._offload(self._pool.draw, num, most, self._random)
+        if self._config.wait_s and self._may_wait:
+            with trio.move_on_after(self._config.wait_s) as self._waiting:
+                while await self._offload(self._pool.count_drawable, num, most) < num:
+                    await self._intake.wait_for_more()
+        drawn: list[Pooled] = await self._offload(self._pool.draw, num, most, self._random)
         self._intake.wake()
         now = self._clock()
         return [

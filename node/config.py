@@ -108,7 +108,7 @@ class SwarmConfig(_Section):
     one all-correct one per task and round (lessons); all that were judged."""
     peer_share: float = Field(default=0.5, gt=0, le=1)
     """Share of a round's foreign rollouts that one peer may have at most, rounded up."""
-    wait_s: float = Field(default=0.0, ge=0, le=3600)
+    wait_s: float = Field(default=0.0, ge=0, le=600)
     """Seconds per round to wait for peers' rollouts while fewer than J are there."""
     likelihood_weight: bool = False
     """Multiplies a foreign group's advantages by min(1, exp(l - o)): l its mean log-probability

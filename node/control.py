@@ -338,6 +338,7 @@ class Control:
                     self._config.supervise.stop_s,
                 )
                 self._stop_asked.set()
+                self._answerer.stop_waiting()
                 self._supervisor.stop()
 
     def _log_end(self, end: LearnerEnd) -> None:
