@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -237,6 +238,56 @@ async def test_few_peers_are_asked_at_once(swarm: Any, mock_clock: MockClock) ->
             await peer.offer(number, (str(number), "no"))
         await trio.sleep(LONG)
     assert at_once == [0, 3] and node.refused == {"fetch_failed": 10}
+
+
+@trio_test
+async def test_a_peer_that_failed_is_left_alone_for_a_while(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    peer, node = swarm.peer(), swarm.node(fresh_target=1)
+    asked: list[float] = []
+
+    async def fail(node_id: str, hashes: Any, max_bytes: int) -> dict[bytes, bytes]:
+        asked.append(trio.current_time())
+        raise FetchFailed("broken off")
+
+    node.gossip.fetch = fail
+    async with swarm.running():
+        await offer_many(peer, 20)
+        await trio.sleep(60)
+    assert len(asked) > 5
+    assert min(after - before for before, after in pairwise(asked)) >= 5
+
+
+@trio_test
+async def test_what_is_under_way_is_not_fetched_twice(swarm: Any, mock_clock: MockClock) -> None:
+    author, thief, node = swarm.peer(), swarm.peer(), swarm.node(ScriptedJudge(delay_s=5))
+    asked = watch_fetches(node)
+    async with swarm.running():
+        record = thief.serve(await author.offer())
+        await trio.sleep(1)
+        await thief.announce(thief.entry(record))
+        await author.announce(author.entry(record))
+        await trio.sleep(1)
+        assert asked == [(author.node_id, 1)]
+        await trio.sleep(LONG)
+        assert await node.num_fresh() == 1
+    assert node.refused_of(author) == {"seen": 1}
+    assert node.refused_of(thief) == {"not_the_announcers": 1}
+
+
+@trio_test
+async def test_what_is_being_judged_counts_as_at_hand(swarm: Any, mock_clock: MockClock) -> None:
+    peers = [swarm.peer() for _ in range(6)]
+    node = swarm.node(ScriptedJudge(delay_s=5), fresh_target=3)
+    asked = watch_fetches(node)
+    async with swarm.running():
+        for number, peer in enumerate(peers):
+            await peer.offer(number, (str(number), "no"))
+            await trio.sleep(1)
+        assert len(asked) == 3
+        await trio.sleep(LONG)
+        assert await node.num_fresh() == 3
 
 
 @trio_test

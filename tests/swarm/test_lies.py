@@ -141,7 +141,8 @@ async def test_a_carrier_may_serve_what_it_brought(swarm: Any, mock_clock: MockC
 async def test_a_node_whose_own_verifier_is_wrong_charges_nobody(
     swarm: Any, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = swarm.node(ScriptedJudge(is_wrong=True))
+    judge = ScriptedJudge(is_wrong=True)
+    node = swarm.node(judge)
     peers = [swarm.peer() for _ in range(7)]
     async with swarm.running():
         for number, peer in enumerate(peers[:4]):
@@ -153,6 +154,7 @@ async def test_a_node_whose_own_verifier_is_wrong_charges_nobody(
         await trio.sleep(LONG)
         assert await node.num_fresh() == 0
     assert node.refused == {"disagreement": 7}
+    assert judge.calls["judge_afresh"] == 4, "none is spent once it suspects itself"
     assert node.num_lies == 0
     assert "7 of 7 authors" in node.intake.suspicion
     assert caplog.text.count("suspects itself") == 1
