@@ -142,7 +142,10 @@ class Summary:
         gain = self.sharing_gain
         if gain is None:
             return "the run or its control did not end: nothing is said about sharing"
-        found = f"{gain.mean:+.3f} ± {gain.standard_error:.3f} beyond the control run (J = 0)"
+        found = (
+            f"{gain.mean:+.3f} ± {gain.standard_error:.3f} beyond the control run "
+            "(J = 0, as many own rollouts)"
+        )
         if abs(gain.mean) <= 2 * gain.standard_error:
             return f"sharing made no difference that is clear: {found}, within 2 standard errors"
         did = "helped" if gain.mean > 0 else "did harm"
@@ -189,7 +192,7 @@ def _shortfalls(
             found.append(f"{prefix}{node.id} made {node.rounds} of {rounds} rounds")
         elif node.heldout_before is None or node.heldout_after is None:
             found.append(f"{prefix}{node.id} was not measured on held-out questions")
-        if foreign and 2 * node.num_rounds_with_foreign <= rounds:
+        elif foreign and 2 * node.num_rounds_with_foreign <= rounds:
             found.append(
                 f"{prefix}{node.id} used foreign groups in {node.num_rounds_with_foreign} "
                 f"of {rounds} rounds only"

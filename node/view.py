@@ -254,14 +254,14 @@ class _Lines:
 
 def show_summary(summary: Summary, console: Console, home: str) -> None:
     """The result as a table, what did not happen, and where the files are."""
-    table = Table(title="held-out accuracy", title_justify="left", box=None, header_style="dim")
-    table.add_column("node")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("held out", no_wrap=True)
     for column in ("before", "after", "rise", "greedy before", "greedy after"):
         table.add_column(column, justify="right", no_wrap=True)
     for node in summary.nodes:
         table.add_row(node.id, *_accuracies(node))
     for node in summary.control:
-        table.add_row(f"{node.id}, J = 0", *_accuracies(node), style="dim")
+        table.add_row(f"{node.id} J=0", *_accuracies(node), style="dim")
     console.print(table)
     gains = [("swarm", mean_rise(summary.nodes))]
     if summary.control:
