@@ -6,6 +6,7 @@ from node.config import SWARM_FILE
 from node.home import HomeError, open_home, write_durably
 from swarm.manifest import Manifest, load_manifest
 
+
 def join_swarm(file: Path, home: Path) -> Manifest:
     """Keeps the swarm file in `home`; `sapo run` then needs no other.
 

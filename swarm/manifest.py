@@ -113,7 +113,8 @@ def _problem(rules: Rules) -> str | None:
     if not 1 <= rules.max_answer_bytes <= 1_000_000:
         return f"rules.max_answer_bytes = {rules.max_answer_bytes}; 1 to 1000000 are allowed"
     if not MIN_ANSWERS <= rules.max_answers <= MAX_ANSWERS:
-        return f"rules.max_answers = {rules.max_answers}; {MIN_ANSWERS} to {MAX_ANSWERS} are allowed"
+        allowed = f"{MIN_ANSWERS} to {MAX_ANSWERS} are allowed"
+        return f"rules.max_answers = {rules.max_answers}; {allowed}"
     if not 10 <= rules.lifetime_s <= 30 * 86400:
         return f"rules.lifetime_s = {rules.lifetime_s}; 10 to {30 * 86400} are allowed"
     return None

@@ -1,9 +1,9 @@
 """Signed bytes and back: size and shape are checked before anything is believed.
 
-A record is `magic (16 bytes) + signature (64) + payload (msgpack)`. The magic names kind and version;
-magic and payload are what is signed. A record is checked exactly as it was received and never
-encoded again: what it hashes to today, it hashes to everywhere. Unknown fields are ignored when it
-is read and kept when it is passed on.
+A record is `magic (16 bytes) + signature (64) + payload (msgpack)`. The magic names kind and
+version; magic and payload are what is signed. A record is checked exactly as it was received and
+never encoded again: what it hashes to today, it hashes to everywhere. Unknown fields are ignored
+when it is read and kept when it is passed on.
 """
 
 import hashlib

@@ -118,7 +118,7 @@ def test_the_commands_are_plain_sh(name: str) -> None:
     [
         ("node.control", ("torch", "transformers", "trl", "vllm")),
         ("node.cli", ("torch", "transformers", "trl", "vllm", "libp2p", "fastapi")),
-        # Not "trio": httpcore, which huggingface_hub needs, imports it. Ours do not (import-linter).
+        # Not "trio": httpcore, which huggingface_hub needs, imports it. Ours do not: import-linter.
         ("node.learner", ("libp2p", "fastapi", "hypercorn", "swarm.gossip", "swarm.database")),
     ],
 )

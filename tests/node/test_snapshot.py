@@ -27,6 +27,7 @@ FACTS = NodeFacts(
     hang_s=100.0,
     started=1000.0,
 )
+BUSY, QUIET = LearnerStatus(pid=1, stage="updating"), Traffic()
 PEER = Connection("peer", "/ip4/127.0.0.1/tcp/1", since=1010.0)
 GROUP = ForeignGroup("peer", b"h" * 32, "sums", ForeignFate.USED, 1, 1.0)
 REPORT = RoundReport(
@@ -37,9 +38,9 @@ REPORT = RoundReport(
 
 def snapshot(
     measured: Measured | None = None,
-    learner: LearnerStatus = LearnerStatus(pid=1, stage="updating"),
+    learner: LearnerStatus = BUSY,
     connections: tuple[Connection, ...] = (PEER,),
-    traffic: Traffic = Traffic(),
+    traffic: Traffic = QUIET,
     facts: NodeFacts = FACTS,
 ) -> Snapshot:
     made = measured or with_rounds(REPORT)
