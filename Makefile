@@ -8,7 +8,7 @@ CODE := node swarm rewards tests bench
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-demo: ## train one node on this machine for some minutes and measure it
+demo: ## run a swarm of four nodes on this machine and measure it
 	@./demo
 
 test: ## pass the tests (./test -k NAME for some of them)
