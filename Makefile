@@ -1,6 +1,6 @@
 # Every job of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check bench wheel clean install
+.PHONY: help demo test lint format check faults bench wheel clean install
 
 BIN := .venv/bin
 CODE := node swarm rewards tests bench
@@ -26,6 +26,9 @@ format: install ## rewrite the code as ruff formats it
 
 check: lint ## lint, then the tests: what CI runs
 	@./test
+
+faults: ## kill nodes more often than CI has time for
+	@TEST_KILLS=30 ./test tests/integration
 
 bench: install ## seconds and shares of one node-round
 	$(BIN)/python bench/round.py

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node.checkpoint import Checkpoints, NodeState
+from node.checkpoint import Checkpoints, NodeState, find_start
 from node.config import ConfigError, NodeConfig
 from node.exchange import Exchange, LocalExchange
 from node.generate import PROBE_TOLERANCE, GenerationFailed, Generator, Sampling, check_probe
@@ -65,7 +65,9 @@ def open_learner(
     """
     home = config.home
     checkpoints = Checkpoints(home / "checkpoints", config.checkpoint.keep)
-    state, resume_from = _resume(config, manifest, checkpoints, home)
+    state, resume_from = find_start(config, manifest.swarm_id, checkpoints)
+    if resume_from is not None:
+        logger.info("resuming after round %d from %s", state.round, resume_from.parent)
     policy = _build_policy(config, manifest, state, resume_from, home, status)
     try:
         yield Node(
@@ -81,27 +83,6 @@ def open_learner(
         )
     finally:
         policy.close()
-
-
-def _resume(
-    config: NodeConfig, manifest: Manifest, checkpoints: Checkpoints, home: Path
-) -> tuple[NodeState, Path | None]:
-    """The state to go on from, and the directory of its policy; a fresh one at a first start."""
-    seed = keep_seed(home, config.seed)
-    fresh = NodeState(round=0, seed=seed, swarm_id=manifest.swarm_id, model=config.policy.model)
-    latest = checkpoints.latest()
-    if latest is None:
-        return fresh, None
-    state, resume_from = latest
-    for name in ("model", "swarm_id"):
-        kept, wanted = getattr(state, name), getattr(fresh, name)
-        if kept != wanted:
-            raise ConfigError(
-                f"{config.home} was started with {name} {kept}, not {wanted}; "
-                "choose another --home, or the same settings"
-            )
-    logger.info("resuming after round %d from %s", state.round, resume_from.parent)
-    return state, resume_from
 
 
 def _build_policy(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from node.home import fsync_directory
+from node.config import ConfigError, NodeConfig
+from node.home import fsync_directory, keep_seed
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,31 @@ class Checkpoints:
             shutil.rmtree(doomed)
         for replaced in self.directory.glob(".replaced-*"):
             shutil.rmtree(replaced)
+
+
+def find_start(
+    config: NodeConfig, swarm_id: str, checkpoints: Checkpoints
+) -> tuple[NodeState, Path | None]:
+    """The state to go on from, and the directory of its policy; a fresh one at a first start.
+
+    Raises:
+        ConfigError: the home was started with another model or for another swarm.
+        HomeError: it was started with another seed.
+    """
+    seed = keep_seed(config.home, config.seed)
+    fresh = NodeState(round=0, seed=seed, swarm_id=swarm_id, model=config.policy.model)
+    latest = checkpoints.latest()
+    if latest is None:
+        return fresh, None
+    state, resume_from = latest
+    for name in ("model", "swarm_id"):
+        kept, wanted = getattr(state, name), getattr(fresh, name)
+        if kept != wanted:
+            raise ConfigError(
+                f"{config.home} was started with {name} {kept}, not {wanted}; "
+                "choose another --home, or the same settings"
+            )
+    return state, resume_from
 
 
 def _fsync_tree(directory: Path) -> None:

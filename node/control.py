@@ -26,6 +26,7 @@ from node.access import TOKEN_FILE, open_listener, open_token, write_address
 from node.answerer import Answerer
 from node.api import create_app, serve_api
 from node.batch import max_from_one_peer, wants
+from node.checkpoint import Checkpoints, find_start
 from node.config import ConfigError, NodeConfig
 from node.history import History
 from node.home import keep_seed, open_home
@@ -112,7 +113,8 @@ async def open_control(config: NodeConfig) -> AsyncIterator["Control"]:
     async with AsyncExitStack() as stack:
         home = stack.enter_context(open_home(config.home))
         identity = stack.enter_context(open_identity(home))
-        keep_seed(home, config.seed)
+        checkpoints = Checkpoints(home / "checkpoints", config.checkpoint.keep)
+        find_start(config, manifest.swarm_id, checkpoints)  # a wrong home is told at once
         listener = stack.enter_context(open_listener(config.api.host, config.api.port))
         verifier = stack.enter_context(open_verifier(config, manifest))
         store = await stack.enter_async_context(open_store(config, manifest.rules, home))
