@@ -160,11 +160,13 @@ def run_swarm(
         interruptions = _watch(members, board, until, stop_asked, each_turn, clock)
         reports = [_all_rounds(member.place.home, source) for member in members]
     finally:
-        board.tell("stopping the nodes", style="dim")
-        each_turn([member.process.pid for member in members])
-        _stop([member.process for member in members], clock() + stop_s)
         for member in members:
             member.watcher.stop()
+        board.tell("stopping the nodes", style="dim")
+        try:
+            each_turn([member.process.pid for member in members])
+        finally:
+            _stop([member.process for member in members], clock() + stop_s)
     nodes = tuple(_summarise(*pair) for pair in zip(members, reports, strict=True))
     return SwarmRun(nodes, tuple(interruptions))
 
@@ -250,5 +252,6 @@ def _summarise(member: _Member, reports: tuple[RoundReport, ...]) -> NodeSummary
         bytes_sent=snapshot.bytes_sent,
         bytes_received=snapshot.bytes_received,
         control_cpu_s=snapshot.control_cpu_s,
+        announced_to_pool_s=snapshot.pool.announced_to_pool_s,
         learner_restarts=snapshot.learner.restarts,
     )

@@ -43,6 +43,8 @@ class NodeSummary:
     bytes_received: int = 0
     control_cpu_s: float = 0.0
     """Of the control process, since its last start."""
+    announced_to_pool_s: float | None = None
+    """Median seconds from first sight of an announcement to the pool."""
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
     """By part: the highest that was seen, at two looks a second."""
     restarts: int = 0
@@ -302,6 +304,7 @@ def _node_as_json(node: NodeSummary) -> dict[str, object]:
         "bytes_sent": node.bytes_sent,
         "bytes_received": node.bytes_received,
         "control_cpu_s": round(node.control_cpu_s, 2),
+        "announced_to_pool_s": node.announced_to_pool_s,
         "peak_memory_mib": {part: round(mib, 1) for part, mib in node.peak_memory_mib.items()},
         "restarts": node.restarts,
         "learner_restarts": node.learner_restarts,
