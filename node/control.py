@@ -62,15 +62,18 @@ FRESH_PER_J = 2
 """Foreign rollouts kept ready, as a multiple of J: a round's worth, and one that is on its way."""
 
 
-def run_node(config: NodeConfig) -> LearnerEnd:
+def run_node(config: NodeConfig, learner: tuple[str, ...] | None = None) -> LearnerEnd:
     """Runs a node to its end; see the top of this file.
+
+    Args:
+        learner: the command that starts a learner (node/supervisor.py); for tests.
 
     Raises:
         ConfigError, ManifestError, HomeError, IdentityError: what the user has to change.
         VerifierBroken: the tasks cannot be expanded and judged on this machine.
     """
     try:
-        return trio.run(_run, config)
+        return trio.run(_run, config, learner)
     except BaseExceptionGroup as group:
         error = _first_of(group)
     except (ListenError, WrongAddress, WrongLibp2p, DatabaseTooNew) as wrong:
@@ -87,8 +90,8 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return group
 
 
-async def _run(config: NodeConfig) -> LearnerEnd:
-    async with open_control(config) as control:
+async def _run(config: NodeConfig, learner: tuple[str, ...] | None) -> LearnerEnd:
+    async with open_control(config, learner) as control:
         return await control.run()
 
 
@@ -107,7 +110,9 @@ class Store:
 
 
 @asynccontextmanager
-async def open_control(config: NodeConfig) -> AsyncIterator["Control"]:
+async def open_control(
+    config: NodeConfig, learner: tuple[str, ...] | None = None
+) -> AsyncIterator["Control"]:
     """All parts, opened in order and closed in the opposite one."""
     manifest = load_manifest(config.manifest_file)
     async with AsyncExitStack() as stack:
@@ -139,7 +144,7 @@ async def open_control(config: NodeConfig) -> AsyncIterator["Control"]:
             gossip,
             store.offload,
         )
-        yield Control(config, manifest, verifier, store, publisher, gossip, listener)
+        yield Control(config, manifest, verifier, store, publisher, gossip, listener, learner)
 
 
 @asynccontextmanager
@@ -175,6 +180,7 @@ class Control:
         publisher: Publisher,
         gossip: Gossip,
         listener: socket.socket,
+        learner: tuple[str, ...] | None,
     ) -> None:
         self._config = config
         self._manifest = manifest
@@ -220,7 +226,7 @@ class Control:
             model=config.policy.model,
             clock=time.time,
         )
-        self._supervisor = Supervisor(config, self._answerer.answer, self._hear)
+        self._supervisor = Supervisor(config, self._answerer.answer, self._hear, learner)
 
     def snapshot(self) -> Snapshot:
         """The node as it is; what needs a disk is at most a second old."""
