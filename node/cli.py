@@ -17,6 +17,8 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from node.access import page_address
 from node.config import ConfigError, NodeConfig, load_config
@@ -216,20 +218,29 @@ def _parse_settings(settings: list[str] | None) -> dict[str, object]:
 
 def print_manifest(manifest: Manifest, to: Console) -> None:
     """What one joins, and what of oneself becomes public for good."""
-    rules = manifest.rules
-    lines = (
-        f"swarm     {printable(manifest.about.name, 80)}",
-        f"          {printable(manifest.about.description, 400)}",
-        f"id        {manifest.swarm_id}",
-        f"tasks     {', '.join(task.name for task in rules.tasks)}",
-        f"limits    {rules.max_new_tokens} new tokens, {rules.max_answer_bytes} bytes an answer, "
-        f"{rules.max_answers} answers a rollout, kept for {rules.lifetime_s} s",
-        f"bootstrap {len(manifest.bootstrap.peers)} addresses",
-        "",
-        "What becomes public for good: the questions' addresses and the answers that this node "
-        "shares, its peer id, its IP address, the model's name, and when it is active.",
-    )
-    to.print("\n".join(lines), highlight=False, markup=False)
+    rules, about = manifest.rules, manifest.about
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column()
+    facts.add_column()
+    for name, text in (
+        ("swarm", printable(about.name, 80)),
+        ("", printable(about.description, 400)),
+        ("id", manifest.swarm_id),
+        ("tasks", ", ".join(task.name for task in rules.tasks)),
+        (
+            "limits",
+            f"{rules.max_new_tokens} new tokens and {rules.max_answer_bytes} bytes an answer, "
+            f"{rules.max_answers} answers a rollout, kept for {rules.lifetime_s} s",
+        ),
+        ("bootstrap", f"{len(manifest.bootstrap.peers)} addresses"),
+        (
+            "public",
+            "for good: the questions' addresses and the answers that this node shares, its peer "
+            "id, its IP address, the model's name, and when it is active",
+        ),
+    ):
+        facts.add_row(Text(name, style="dim"), Text(text))
+    to.print(facts)
 
 
 def stop_on_signal(stop_asked: threading.Event) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from node.config import load_config
+from node.config import find_manifest, load_config
 from node.home import HomeError
 from node.report import NodeUnreachable, fetch_snapshot
 from node.status import Snapshot
@@ -213,6 +213,9 @@ def test_a_run_ends_on_sigterm_with_a_checkpoint_and_goes_on_from_it(tmp_path: P
         (["run", "--set", "nonsense"], "write it as KEY=VALUE"),
         (["run", "--manifest", "esy"], "shipped are only: easy, paper"),
         (["run", "--model", "./nowhere", *ALONE], "there is no directory ./nowhere"),
+        (["join", "nowhere.toml", "--yes"], "nowhere.toml: cannot be read"),
+        (["run", "--set", "swarm.listen=here", "--set", "api.port=0"], "write /ip4/ADDRESS/tcp"),
+        (["run", "--set", "api.host=0.0.0.0"], "api.host"),
         (["demo", "--manifest", "esy"], "shipped are only: easy, paper"),
         (["demo", "--nodes", "0"], "--nodes"),
         (["demo", "--home", "."], "holds files that no demo made"),
@@ -227,3 +230,21 @@ def test_mistakes_get_one_clear_line_and_status_2(
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "precious").exists()
+
+
+def test_a_swarm_is_joined_by_its_file_and_asked_for_once(tmp_path: Path) -> None:
+    (tmp_path / "swarm.toml").write_text(find_manifest("easy").read_text())
+    asked = sapo("join", "swarm.toml", "--home", "home", cwd=tmp_path)
+    assert asked.returncode != 0, "nobody said yes"
+    assert "when it is active" in " ".join(asked.stdout.split())
+    assert not (tmp_path / "home").exists()
+    joined = sapo("join", "swarm.toml", "--home", "home", "--yes", cwd=tmp_path)
+    assert joined.returncode == 0, joined.stderr
+    assert (tmp_path / "home" / "swarm.toml").read_text() == find_manifest("easy").read_text()
+
+
+def test_a_node_that_does_not_run_is_named_with_status_5(tmp_path: Path) -> None:
+    for words in (["status"], ["peers", "ls"], ["status", "--json"]):
+        done = sapo(*words, "--home", "home", cwd=tmp_path)
+        assert done.returncode == 5
+        assert "no node runs in home" in done.stderr
