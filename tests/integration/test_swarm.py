@@ -13,8 +13,10 @@ import psutil
 import pytest
 
 from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
+from node.snapshot import HARMLESS
 from node.status import ForeignFate, Snapshot
 from swarm.identity import open_identity
+from swarm.refusal import Refusal
 
 SAPO = str(Path(sys.executable).with_name("sapo"))
 DEADLINE_S = 240
@@ -119,7 +121,8 @@ def test_two_nodes_learn_from_each_other_and_survive_kills(
         assert found.learner.engine == "vllm"
         assert found.learner.engine_warning == ""
         assert [peer.node_id for peer in found.peers if peer.connected] == [other.node_id]
-        assert found.refused.keys() <= {"seen", "fetch_failed", "expired"}
+        assert found.refused.keys() <= HARMLESS | {Refusal.FETCH_FAILED, Refusal.EXPIRED}
+        assert not any(peer.lies for peer in found.peers)
     reports = fetch_rounds(a.home, 0)
     foreign = [group for report in reports for group in report.foreign]
     assert {group.author for group in foreign} == {b.node_id}
