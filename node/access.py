@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from node.config import ConfigError
-from node.home import HomeError, write_durably
+from node.home import HomeError
+from swarm.disk import write_durably
 
 TOKEN_FILE, ADDRESS_FILE = "api-token", "api-address"
 FAMILIES = {

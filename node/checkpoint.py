@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from node.config import ConfigError, NodeConfig
-from node.home import fsync_directory, keep_seed
+from node.home import keep_seed
+from swarm.disk import fsync_directory
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import msgspec
 
 from node.batch import VerifiedRollout
 from node.exchange import Exchange
-from node.home import write_durably
 from rewards.question import Expansion
+from swarm.disk import write_durably
 
 if TYPE_CHECKING:
     from node.policy import Policy

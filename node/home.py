@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from swarm.disk import write_durably
+
 LAYOUT_VERSION = 1
 """Raised when files in the directory change their meaning; an older one is then migrated."""
 
@@ -93,23 +95,3 @@ def keep_seed(home: Path, wanted: int | None) -> int:
     seed = secrets.randbits(62) if wanted is None else wanted
     write_durably(file, f"{seed}\n")
     return seed
-
-
-def write_durably(file: Path, text: str) -> None:
-    """Replaces a small file so that a crash leaves the old or the new one, never a part."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    with aside.open("w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    aside.replace(file)
-    fsync_directory(file.parent)
-
-
-def fsync_directory(directory: Path) -> None:
-    """Makes renames and new names in a directory survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

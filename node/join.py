@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from node.config import SWARM_FILE
-from node.home import HomeError, open_home, write_durably
+from node.home import HomeError, open_home
+from swarm.disk import write_durably
 from swarm.manifest import Manifest, load_manifest
 
 

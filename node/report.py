@@ -47,9 +47,6 @@ DOING = {
 }
 
 
-_T = TypeVar("_T")
-
-
 class NodeUnreachable(RuntimeError):
     """No answer from a node; the message says why and what to do."""
 

@@ -16,6 +16,7 @@ judge.py      the verifier as the trio side sees it
 pool.py       rollouts at hand: bounded, deduplicated, expiring, over restarts
 ledger.py     what each peer did; database.py the file of both
 share.py      own rollouts: sealed, kept, announced
+disk.py       small files that a crash leaves whole
 
 Not yet: scores and bans, catalogue requests, shards, peers behind a NAT.
 """

@@ -13,6 +13,8 @@ import base58
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from swarm.disk import fsync_directory, write_durably
+
 KEY_FILE, SEQUENCE_FILE = "identity.key", "sequence"
 
 RESERVED_MS = 60_000
@@ -92,11 +94,7 @@ def _read_or_make(handle: int, file: Path) -> bytes:
         seed = secrets.token_bytes(32)
         os.write(handle, seed.hex().encode() + b"\n")
         os.fsync(handle)
-        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        fsync_directory(file.parent)
         return seed
     try:
         seed = bytes.fromhex(text.decode("ascii").strip())
@@ -147,10 +145,5 @@ class Sequences:
         return int(text)
 
     def _reserve(self, upto: int) -> None:
-        aside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        with aside.open("w") as out:
-            out.write(f"{upto}\n")
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(self._file)
+        write_durably(self._file, f"{upto}\n")
         self._reserved = upto

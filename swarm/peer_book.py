@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import random
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -10,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+from swarm.disk import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -164,12 +165,7 @@ class PeerBook:
             if self._known[node_id].was_connected
             for address in self.addresses(node_id)
         ]
-        aside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        with aside.open("w", encoding="utf-8") as out:
-            json.dump(lines, out, indent=0)
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(self._file)
+        write_durably(self._file, json.dumps(lines, indent=0))
         self.is_changed = False
 
     def _add(self, address: str, is_bootstrap: bool = False, was_connected: bool = False) -> None:

@@ -60,11 +60,6 @@ class Entry(msgspec.Struct, frozen=True):
         """Whether the claimed rewards differ."""
         return len(set(self.correct)) > 1
 
-    @property
-    def is_lesson(self) -> bool:
-        """Whether all answers are claimed correct: a lesson of a master, without advantage."""
-        return all(self.correct)
-
 
 class Announcement(msgspec.Struct, frozen=True):
     """Rollouts that their author offers."""
