@@ -46,7 +46,7 @@ def open_node(config: NodeConfig, status: Status) -> Iterator[Node]:
     with open_home(config.home) as home, open_verifier(config, manifest) as verifier:
         seed = keep_seed(home, config.seed)
         usable, _ = find_usable_tasks(verifier, manifest)
-        exchange = LocalExchange(verifier, usable, seed)
+        exchange = LocalExchange(verifier, list(usable), seed)
         with open_learner(config, manifest, exchange, status) as node:
             yield node
 

@@ -269,7 +269,7 @@ class Control:
         self._measured.tasks, self._measured.tasks_left_out = tuple(usable), tuple(left_out)
         self._answerer.task_names = tuple(usable)
         self._answerer.has_tasks.set()
-        self._intake.judged_tasks = frozenset(usable)
+        self._intake.judge_tasks(usable)
         await self._intake.run()
 
     async def _hear(self, news: RoundDone | HeldOutDone) -> None:

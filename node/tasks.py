@@ -1,9 +1,12 @@
 """The manifest's tasks on this machine: workers that judge them, and which it judges as all do."""
 
 import logging
+from collections.abc import Mapping
 
 from node.config import ConfigError, NodeConfig
+from rewards.tasks import TaskFacts
 from rewards.verifier import Limits, Verifier
+from rewards.worker import Refused
 from swarm.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -19,28 +22,33 @@ def open_verifier(config: NodeConfig, manifest: Manifest) -> Verifier:
     return Verifier(manifest.rules.tasks, limits, config.verify.workers)
 
 
-def find_usable_tasks(verifier: Verifier, manifest: Manifest) -> tuple[list[str], list[str]]:
-    """Names of the tasks that this machine expands and judges as the manifest says, and of those
-    that it does not: they are neither offered nor judged, and the log says so.
+def find_usable_tasks(
+    verifier: Verifier, manifest: Manifest
+) -> tuple[Mapping[str, TaskFacts], Mapping[str, str]]:
+    """The tasks that this machine expands and judges as the manifest says, and of those that it
+    does not, why: they are neither offered nor judged, and the log says so.
 
     Raises:
-        ConfigError: no task of the manifest has the digest that it states.
+        ConfigError: no task of the manifest can be used.
         VerifierBroken: the tasks cannot be expanded and judged here.
     """
-    digests = verifier.digests()
-    usable, left_out = [], []
+    described = verifier.describe()
+    usable: dict[str, TaskFacts] = {}
+    left_out: dict[str, str] = {}
     for task in manifest.rules.tasks:
-        if task.digest == digests[task.name]:
-            usable.append(task.name)
+        facts = described[task.name]
+        if isinstance(facts, Refused):
+            left_out[task.name] = facts.message
+        elif facts.digest != task.digest:
+            left_out[task.name] = (
+                f"its digest here is {facts.digest}, the manifest says {task.digest or 'nothing'}; "
+                "is another version of its library installed?"
+            )
+        else:
+            usable[task.name] = facts
             continue
-        left_out.append(task.name)
-        logger.error(
-            "task %s is left out: its digest here is %s, the manifest says %s; "
-            "is another version of its library installed?",
-            task.name,
-            digests[task.name],
-            task.digest or "nothing",
-        )
+        logger.error("task %s is left out: %s", task.name, left_out[task.name])
     if not usable:
-        raise ConfigError("manifest: no task has the digest that it states; see the log")
+        reasons = "; ".join(left_out.values())
+        raise ConfigError(f"manifest: no task can be used here: {reasons}")
     return usable, left_out

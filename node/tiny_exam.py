@@ -86,7 +86,8 @@ class Student:
         return [
             [
                 (
-                    task.judge(question.question.index, self._text(one.token_ids), one.finished),
+                    task.judge(question.question.index, self._text(one.token_ids), one.finished)
+                    is True,
                     one.finished,
                 )
                 for one in group

@@ -2,7 +2,10 @@
 
 import hashlib
 
+import msgspec
+
 from rewards.extract import mark_answer
+from rewards.program import Program
 from rewards.question import MAX_INDEX
 from rewards.tasks import Task
 
@@ -43,7 +46,10 @@ def digest(task: Task) -> str:
     Indices are spread by hash. The answers are the truth (plain, in another case, with something
     before and after it, twice), the next question's truth, and the hostile ones above; each is
     judged as it is and marked, finished and not. Changes with the task's name, parameters,
-    library, answer format and rules. Some 10 to 200 ms, once the task is built.
+    library, data, prompting, answer format and rules. Some 10 to 200 ms, once the task is built.
+
+    Of a task that is not deterministic only the truth is judged: the other verdicts need not be
+    the same everywhere. Of one whose answers are programs, what would be run is hashed.
 
     Raises:
         ValueError: from `task.expand`.
@@ -51,14 +57,22 @@ def digest(task: Task) -> str:
     hashed = hashlib.sha256(b"sapo-digest-1\n")
     expansions = [task.expand(index) for index in _indices()]
     for here, following in zip(expansions, [*expansions[1:], expansions[0]], strict=True):
-        for text in (here.text, here.truth):
+        shown = [part for one in here.examples for part in (one.question, one.answer)]
+        prompting = [here.system, *shown] if here.system or shown else []
+        for text in (*prompting, here.text, here.truth):
             encoded = text.encode()
             hashed.update(len(encoded).to_bytes(4) + encoded)
-        for answer in _answers(here.truth, following.truth):
+        answers = _answers(here.truth, following.truth) if task.deterministic else (here.truth,)
+        for answer in answers:
             for marked in (answer, mark_answer(answer, task.spec.answer_format)):
                 for finished in (True, False):
-                    hashed.update(bytes([task.judge(here.question.index, marked, finished)]))
+                    hashed.update(_judge(task, here.question.index, marked, finished))
     return hashed.hexdigest()
+
+
+def _judge(task: Task, index: int, text: str, finished: bool) -> bytes:
+    found = task.judge(index, text, finished)
+    return msgspec.json.encode(found) if isinstance(found, Program) else bytes([found])
 
 
 def _indices() -> list[int]:

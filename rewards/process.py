@@ -17,7 +17,8 @@ import msgspec
 
 import rewards
 from rewards.question import Reason
-from rewards.worker import Item, Ready, Refused, Start, frame
+from rewards.sandbox import Isolation
+from rewards.worker import Item, Ready, Start, frame
 
 MAX_REPLY_BYTES = 2**20
 MAX_STDERR_BYTES = 4096
@@ -40,7 +41,7 @@ _BOOT = (
 )
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_first = msgspec.msgpack.Decoder(Ready | Refused).decode
+_decode_first = msgspec.msgpack.Decoder(Ready).decode
 
 _Reply = TypeVar("_Reply")
 
@@ -48,12 +49,10 @@ _Reply = TypeVar("_Reply")
 class WorkerLost(Exception):
     """A worker is not usable any more and must be killed."""
 
-    def __init__(self, reason: Reason, detail: str, is_final: bool = False) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
-        self.is_final = is_final
-        """Another worker would end the same way."""
 
 
 def worker_command() -> tuple[str, ...]:
@@ -98,6 +97,8 @@ class WorkerProcess:
         self._ready_by = time.monotonic() + start_deadline_s
         self.is_ready = False
         """Whether it is known to have built its tasks."""
+        self.isolation: Isolation | None = None
+        """What keeps it from files and network; None before it is ready."""
         with contextlib.suppress(WorkerLost):  # wait_ready() will meet it again
             self._send(_encode(start), start_deadline_s)
 
@@ -118,15 +119,14 @@ class WorkerProcess:
         """Returns when it has built its tasks, and lives.
 
         Raises:
-            WorkerLost: it ended, took too long or refused a task (then `is_final`).
+            WorkerLost: it ended, or took too long.
         """
         if not self.is_ready:
             try:
-                first = self.receive(_decode_first, self._ready_by - time.monotonic())
+                ready = self.receive(_decode_first, self._ready_by - time.monotonic())
             except WorkerLost as lost:
                 raise WorkerLost(lost.reason, f"not ready: {lost.detail}") from None
-            if isinstance(first, Refused):
-                raise WorkerLost(Reason.CRASHED, first.message, is_final=True)
+            self.isolation = ready.isolation
             self.is_ready = True
         self._pump(timeout_s=0)  # it may have ended since
         if self._received:

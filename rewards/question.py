@@ -22,14 +22,26 @@ MAX_INDEX = 2**53
 If a node changed it, its peers would refuse its questions as malformed."""
 
 
-class Expansion(msgspec.Struct, frozen=True):
+class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A question that is shown with its answer before the one to be answered."""
+
+    question: str
+    answer: str
+
+
+class Expansion(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a question's address expands to, the same on every node."""
 
     question: Question
+    """The canonical address, where several lead to this question."""
     text: str
     """The prompt as the policy's user message: task text and the instruction how to answer."""
     truth: str
     """A correct final answer; where several are correct, one example of them."""
+    system: str = ""
+    """The policy's system message; empty for none."""
+    examples: tuple[Example, ...] = ()
+    """Turns before the question."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -65,6 +77,8 @@ class Reason(StrEnum):
     """The worker process died while it judged this answer."""
     CHECKER_ERROR = "checker_error"
     """The task's checker raised: our bug or its library's, not the answer's fault."""
+    NO_SANDBOX = "no_sandbox"
+    """A program that nothing could run within a sandbox."""
 
 
 class Unscorable(msgspec.Struct, frozen=True, tag="unscorable"):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -30,15 +31,17 @@ from rewards.question import (
     Unscorable,
     Verdict,
 )
-from rewards.tasks import TaskSpec
+from rewards.sandbox import Isolation
+from rewards.tasks import TaskFacts, TaskSpec
 from rewards.worker import (
     MAX_REQUEST_BYTES,
-    Digest,
-    Digested,
+    Compare,
+    Describe,
     Expand,
     Expanded,
     Item,
     Judge,
+    Refused,
     Start,
     escape,
 )
@@ -71,7 +74,9 @@ class Limits:
     max_answer_bytes: int = 16384
     """UTF-8 bytes of an answer."""
     start_deadline_s: float = 120.0
-    """Wall-clock seconds for a worker to import and build the tasks, and for one digest."""
+    """Wall-clock seconds for a worker to import and build the tasks, and to describe one."""
+    programs_anyway: bool = False
+    """Whether programs of answers are run also where the kernel cannot isolate them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,9 @@ class VerifierStats:
 
 
 _Outcome = TypeVar("_Outcome")
+_decode_expanded = msgspec.msgpack.Decoder(Expanded | Unscorable).decode
+_decode_judged = msgspec.msgpack.Decoder(Judged | Unscorable).decode
+_decode_described = msgspec.msgpack.Decoder(TaskFacts | Refused | Unscorable).decode
 
 
 class Verifier:
@@ -102,10 +110,12 @@ class Verifier:
         limits: Limits = Limits(),
         num_workers: int = 1,
         command: Sequence[str] | None = None,
+        data: Mapping[str, Path] | None = None,
     ) -> None:
         """Starts `num_workers` workers and a spare, each with all tasks of `specs`.
 
         Args:
+            data: task name -> the file of its data set, for tasks that have one.
             command: starts a worker that calls rewards.worker.serve(); for tests with own tasks.
 
         Raises:
@@ -121,7 +131,13 @@ class Verifier:
         self._limits = limits
         self._num_workers = num_workers
         self._command = worker_command() if command is None else tuple(command)
-        self._start = Start(tuple(specs), limits.memory_mib, os.getpid())
+        self._start = Start(
+            tuple(specs),
+            limits.memory_mib,
+            os.getpid(),
+            {name: str(path.resolve()) for name, path in (data or {}).items()},
+            limits.programs_anyway,
+        )
         self._lock = threading.Lock()  # guards all below
         self._alive: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
@@ -129,6 +145,7 @@ class Verifier:
         self._start_failures = 0
         self._broken: str | None = None
         self._closed = False
+        self._isolation: Isolation | None = None
         self._judged = 0
         self._unscorable: Counter[Reason] = Counter()
         self._workers_started = 0
@@ -160,7 +177,7 @@ class Verifier:
             self._refusal(question) or Expand(self._limits.cpu_s, question)
             for question in questions
         ]
-        outcomes = self._answer(items, Expanded, self._limits.deadline_s)
+        outcomes = self._answer(items, _decode_expanded, self._limits.deadline_s)
         return [
             outcome.expansion if isinstance(outcome, Expanded) else outcome for outcome in outcomes
         ]
@@ -181,7 +198,7 @@ class Verifier:
             for question, answers in requests
             for answer in answers
         ]
-        verdicts = iter(self._answer(items, Judged, self._limits.deadline_s))
+        verdicts = iter(self._answer(items, _decode_judged, self._limits.deadline_s))
         return [[next(verdicts) for _ in answers] for _, answers in requests]
 
     def judge_afresh(self, question: Question, answers: Sequence[Answer]) -> list[Verdict]:
@@ -199,26 +216,32 @@ class Verifier:
             or Judge(self._limits.cpu_s, question, answer.text, answer.finished)
             for answer in answers
         ]
-        return [*self._answer(items, Judged, self._limits.deadline_s, afresh=True)]
+        return [*self._answer(items, _decode_judged, self._limits.deadline_s, afresh=True)]
 
-    def digests(self) -> dict[str, str]:
-        """The fingerprint of each task by name, computed by a worker at each call.
+    def describe(self) -> dict[str, TaskFacts | Refused]:
+        """What a worker finds out about each task, or why it cannot be built, by name.
 
         Raises:
-            VerifierBroken: no worker can be started, or a task's digest cannot be computed.
+            VerifierBroken: no worker can be started, or a task cannot be described.
             VerifierClosed: close() was called.
         """
         names = sorted(self._task_names)
         limit_s = self._limits.start_deadline_s
-        items = [Digest(math.ceil(limit_s), name) for name in names]
-        digests: dict[str, str] = {}
-        for name, outcome in zip(names, self._answer(items, Digested, limit_s), strict=True):
+        items = [Describe(math.ceil(limit_s), name) for name in names]
+        described: dict[str, TaskFacts | Refused] = {}
+        outcomes = self._answer(items, _decode_described, limit_s)
+        for name, outcome in zip(names, outcomes, strict=True):
             if isinstance(outcome, Unscorable):
                 raise VerifierBroken(
-                    f"task {name} has no digest: {outcome.reason} {outcome.detail}"
+                    f"task {name} cannot be described: {outcome.reason} {outcome.detail}"
                 )
-            digests[name] = outcome.digest
-        return digests
+            described[name] = outcome
+        return described
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """What keeps the workers from files and network; None before one was ready."""
+        return self._isolation
 
     @property
     def stats(self) -> VerifierStats:
@@ -259,19 +282,16 @@ class Verifier:
     def _answer(
         self,
         items: Sequence[Item | Unscorable],
-        kind: type[_Outcome],
+        decode: Callable[[bytes], _Outcome | Unscorable],
         deadline_s: float,
         afresh: bool = False,
     ) -> list[_Outcome | Unscorable]:
         """The outcome of each item, in order; those that are unscorable already stay so."""
         open_items = [item for item in items if not isinstance(item, Unscorable)]
-        decoder = msgspec.msgpack.Decoder(kind | Unscorable)
         futures: list[Future[list[_Outcome | Unscorable]]] = []
         try:
             for chunk in self._chunks(open_items, 1 if afresh else self._num_workers):
-                futures.append(
-                    self._threads.submit(self._run, chunk, decoder.decode, deadline_s, afresh)
-                )
+                futures.append(self._threads.submit(self._run, chunk, decode, deadline_s, afresh))
             answered = iter([outcome for future in futures for outcome in future.result()])
         except (CancelledError, RuntimeError) as error:
             if self._closed:
@@ -377,6 +397,7 @@ class Verifier:
             else:
                 with self._lock:
                     self._start_failures = 0
+                    self._isolation = worker.isolation
                 return worker
 
     def _give_back(self, worker: WorkerProcess) -> None:
@@ -402,24 +423,18 @@ class Verifier:
             self._alive.discard(worker)
             if not self._closed:
                 self._workers_lost += 1
-            if not lost.is_final:
-                self._start_missing()
+            self._start_missing()
             is_closed = self._closed
         worker.close_pipes()
         if is_closed:
             raise VerifierClosed("the verifier was closed")
-        if not lost.is_final:  # else the caller gets it as VerifierBroken
-            said = f"; it wrote:\n{worker.tail}" if worker.tail else ""
-            logger.warning(
-                "lost a verifier worker %s: %s, %s%s", when, lost.reason, lost.detail, said
-            )
+        said = f"; it wrote:\n{worker.tail}" if worker.tail else ""
+        logger.warning("lost a verifier worker %s: %s, %s%s", when, lost.reason, lost.detail, said)
 
     def _note_start_failure(self, worker: WorkerProcess, lost: WorkerLost) -> None:
         with self._lock:
             self._start_failures += 1
-            if lost.is_final:
-                self._broken = lost.detail
-            elif self._start_failures >= MAX_START_FAILURES:
+            if self._start_failures >= MAX_START_FAILURES:
                 self._broken = (
                     f"{self._start_failures} workers in a row did not start: {lost.reason} "
                     f"{lost.detail}\n{worker.tail}"
@@ -429,9 +444,9 @@ class Verifier:
 def _name(item: Item) -> str:
     """An item for the log, without text of strangers."""
     match item:
-        case Digest(task=task):
-            return f"the digest of {task}"
+        case Describe(task=task):
+            return f"the description of {task}"
         case Expand(question=question):
             return f"question {question.task}/{question.index}"
-        case Judge(question=question):
+        case Judge(question=question) | Compare(question=question):
             return f"an answer to {question.task}/{question.index}"

@@ -1,8 +1,11 @@
 """What runs inside a verifier's worker process, and the messages between it and the verifier.
 
 A message is a frame: 4 bytes length (big-endian), then msgpack. The verifier sends `Start` once
-and gets `Ready` or `Refused`; after that it sends tuples of items and gets one reply per item, in
-order, each written as soon as it is known, so that the item that ends the worker can be named.
+and gets `Ready`; after that it sends tuples of items and gets one reply per item, in order, each
+written as soon as it is known, so that the item that ends the worker can be named.
+
+Limits are taken on first; then the installed code of the tasks' kinds is imported; then files and
+network are closed; only then is the manifest looked at, and what strangers wrote.
 """
 
 import faulthandler
@@ -10,13 +13,23 @@ import os
 import struct
 import sys
 from collections.abc import Callable
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import msgspec
 
 from rewards import sandbox
+from rewards.program import Program, Ran
 from rewards.question import Expansion, Judged, Question, Reason, Unscorable
-from rewards.tasks import Task, TaskRefused, TaskSpec, build_task
+from rewards.tasks import (
+    ProgramTask,
+    Task,
+    TaskFacts,
+    TaskRefused,
+    TaskSpec,
+    build_task,
+    find_kind,
+)
 
 MAX_REQUEST_BYTES = 64 * 2**20
 MAX_DETAIL_CHARS = 200
@@ -28,14 +41,20 @@ class Start(msgspec.Struct, frozen=True):
     specs: tuple[TaskSpec, ...]
     memory_mib: int
     parent_pid: int
+    data: dict[str, str] = {}
+    """Task name -> the file of its data set."""
+    programs_anyway: bool = False
+    """Tasks whose answers are programs are built also where isolation is not complete."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The tasks are built."""
+    """The tasks are built, but for those that are refused."""
+
+    isolation: sandbox.Isolation
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """A task cannot be built, and could not by another worker either."""
+    """A task that cannot be built, and could not by another worker either."""
 
     message: str
 
@@ -48,7 +67,7 @@ class Expand(msgspec.Struct, frozen=True, tag="expand"):
 
 
 class Judge(msgspec.Struct, frozen=True, tag="judge"):
-    """Asks for Judged."""
+    """Asks for Judged, or for a Program to be run first."""
 
     cpu_s: int
     question: Question
@@ -56,8 +75,16 @@ class Judge(msgspec.Struct, frozen=True, tag="judge"):
     finished: bool
 
 
-class Digest(msgspec.Struct, frozen=True, tag="digest"):
-    """Asks for Digested."""
+class Compare(msgspec.Struct, frozen=True, tag="compare"):
+    """Asks for Judged: what the program of an answer did."""
+
+    cpu_s: int
+    question: Question
+    ran: Ran
+
+
+class Describe(msgspec.Struct, frozen=True, tag="describe"):
+    """Asks for TaskFacts, or Refused."""
 
     cpu_s: int
     task: str
@@ -69,14 +96,8 @@ class Expanded(msgspec.Struct, frozen=True, tag="expanded"):
     expansion: Expansion
 
 
-class Digested(msgspec.Struct, frozen=True, tag="digested"):
-    """Fingerprint of a task's texts and verdicts (rewards/digest.py)."""
-
-    digest: str
-
-
-Item = Expand | Judge | Digest
-Reply = Expanded | Judged | Digested | Unscorable
+Item = Expand | Judge | Compare | Describe
+Reply = Expanded | Judged | Program | TaskFacts | Refused | Unscorable
 
 
 def frame(payload: bytes) -> bytes:
@@ -91,16 +112,18 @@ def escape(text: str) -> str:
 
 def main() -> None:
     """Serves the tasks of this package until the verifier closes the pipe."""
-    serve(build_task)
+    serve(build_task, find_kind)
 
 
-def serve(build: Callable[[TaskSpec], Task]) -> None:
+def serve(
+    build: Callable[[TaskSpec, Path | None], Task], load: Callable[[TaskSpec], object]
+) -> None:
     """Builds the tasks and answers items until the verifier closes the pipe.
 
     Args:
-        build: called within the limits of rewards/sandbox.py. What it imports should be imported
-            inside of it. Where it raises TaskRefused, the verifier gives up; anything else ends
-            this worker, and the verifier tries another.
+        build: called within the limits of rewards/sandbox.py. A task for which it raises
+            TaskRefused is left out; anything else ends this worker, and the verifier tries another.
+        load: imports what `build` needs; called before files are closed. Raises as `build`.
     """
     requests, replies = _take_pipes()
     faulthandler.enable()  # names the line of a crash in C on stderr, which the verifier logs
@@ -109,18 +132,40 @@ def serve(build: Callable[[TaskSpec], Task]) -> None:
         return
     start = msgspec.msgpack.decode(first, type=Start)
     sandbox.confine(start.memory_mib, start.parent_pid)
-    tasks: dict[str, Task] = {}
+    refused: dict[str, Refused] = {}
     for spec in start.specs:
         try:
-            tasks[spec.name] = build(spec)
+            load(spec)
         except TaskRefused as refusal:
-            _write(replies, msgspec.msgpack.encode(Refused(str(refusal))))
-            return
-    _write(replies, msgspec.msgpack.encode(Ready()))
+            refused[spec.name] = Refused(str(refusal))
+    readable = [*sandbox.readable_now(), *map(Path, start.data.values())]
+    isolation = sandbox.isolate(readable, runs_programs=False)
+    may_run = isolation.is_complete or start.programs_anyway
+    tasks: dict[str, Task | Refused] = {**refused}
+    for spec in start.specs:
+        if spec.name not in refused:
+            data = start.data.get(spec.name)
+            tasks[spec.name] = _build(build, spec, Path(data) if data else None, may_run)
+    _write(replies, msgspec.msgpack.encode(Ready(isolation)))
     _answer_items(tasks, requests, replies)
 
 
-def _answer_items(tasks: dict[str, Task], requests: BinaryIO, replies: int) -> None:
+def _build(
+    build: Callable[[TaskSpec, Path | None], Task], spec: TaskSpec, data: Path | None, may_run: bool
+) -> Task | Refused:
+    try:
+        task = build(spec, data)
+    except TaskRefused as refusal:
+        return Refused(str(refusal))
+    if hasattr(task, "compare") and not may_run:
+        return Refused(
+            f"task {spec.name!r}: its answers are programs, and this machine cannot isolate them "
+            "(`sapo doctor` says why); verify.isolation = 'optional' runs them anyway"
+        )
+    return task
+
+
+def _answer_items(tasks: dict[str, Task | Refused], requests: BinaryIO, replies: int) -> None:
     encode = msgspec.msgpack.Encoder().encode
     decode = msgspec.msgpack.Decoder(tuple[Item, ...]).decode
     out_of_memory = encode(Unscorable(Reason.MEMORY))  # made now: later there may be no room
@@ -136,19 +181,32 @@ def _answer_items(tasks: dict[str, Task], requests: BinaryIO, replies: int) -> N
             _write(replies, payload)
 
 
-def _answer(tasks: dict[str, Task], item: Item) -> Reply:
+def _answer(tasks: dict[str, Task | Refused], item: Item) -> Reply:
+    name = item.task if isinstance(item, Describe) else item.question.task
+    task = tasks[name]
+    if isinstance(task, Refused):
+        if isinstance(item, Describe):
+            return task
+        return Unscorable(Reason.UNKNOWN_TASK, task.message[:MAX_DETAIL_CHARS])
     match item:
         case Expand(question=question):
-            return Expanded(tasks[question.task].expand(question.index))
+            return Expanded(task.expand(question.index))
         case Judge(question=question, text=text, finished=finished):
-            correct = tasks[question.task].judge(question.index, text, finished)
-            if type(correct) is not bool:
-                raise TypeError(f"the checker returned {type(correct).__name__}, not bool")
-            return Judged(correct)
-        case Digest(task=task):
+            return _judged(task.judge(question.index, text, finished))
+        case Compare(question=question, ran=ran):
+            return _judged(cast(ProgramTask, task).compare(question.index, ran))
+        case Describe():
             from rewards.digest import digest
 
-            return Digested(digest(tasks[task]))
+            return TaskFacts(digest(task), task.deterministic, task.num_questions)
+
+
+def _judged(found: bool | Program) -> Judged | Program:
+    if isinstance(found, Program):
+        return found
+    if type(found) is not bool:
+        raise TypeError(f"the checker returned {type(found).__name__}, not bool")
+    return Judged(found)
 
 
 def _describe(error: Exception) -> str:

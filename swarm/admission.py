@@ -77,9 +77,7 @@ class Admission:
         """
         self.judged_tasks: Collection[str] = frozenset()
         """Tasks whose digest here is the manifest's."""
-        self.claims = Claims(
-            judge, {spec.name for spec in rules.tasks if spec.deterministic}, clock
-        )
+        self.claims = Claims(judge, clock)
         self._swarm_id = swarm_id
         self._node_id = node_id
         self._rules = rules
@@ -160,6 +158,8 @@ class Admission:
         expansion = await self._judge.expand(rollout.question)
         if isinstance(expansion, Unscorable):
             return Refusal.UNSCORABLE
+        if expansion.question != rollout.question:
+            return Refusal.NOT_CANONICAL
         if is_held_out(expansion.text):
             return Refusal.HELD_OUT
         verdicts: list[Judged] = []

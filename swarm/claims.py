@@ -34,16 +34,15 @@ class Claims:
     def __init__(
         self,
         judge: Judge,
-        deterministic: Collection[str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
-            deterministic: names of the tasks whose verdicts depend on nothing but the answer.
             clock: Unix seconds.
         """
+        self.deterministic: Collection[str] = frozenset()
+        """Names of the tasks whose verdicts depend on nothing but the answer."""
         self._judge = judge
-        self._deterministic = frozenset(deterministic)
         self._clock = clock
         self._outcomes: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """Author -> when it was last compared, and whether it differed; the latest last."""
@@ -61,7 +60,7 @@ class Claims:
         if not differs:
             return None
         if (
-            rollout.question.task not in self._deterministic
+            rollout.question.task not in self.deterministic
             or self.suspicion
             or not self._may_check(rollout.author)
         ):

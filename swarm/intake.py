@@ -9,11 +9,12 @@ import random
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import trio
 
+from rewards.tasks import TaskFacts
 from swarm.admission import Admission, Admitted, Refused
 from swarm.claims import WINDOW_S
 from swarm.database import Offload
@@ -82,7 +83,7 @@ class Intake:
         wants: Callable[[Entry], bool],
         fresh_target: int,
         max_from_one_author: int,
-        judged_tasks: Collection[str] = (),
+        judged_tasks: Mapping[str, TaskFacts] | None = None,
         limits: IntakeLimits = IntakeLimits(),
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
@@ -92,7 +93,7 @@ class Intake:
             wants: the mixing rule's own filter: whether a rollout with these claims could be used.
             fresh_target: fetches only while fewer unused foreign rollouts are at hand.
             max_from_one_author: of these.
-            judged_tasks: see the attribute; to be set before `run`.
+            judged_tasks: see `judge_tasks`.
             clock: Unix seconds.
         """
         self._gossip = gossip
@@ -113,7 +114,7 @@ class Intake:
             wants,
             clock,
         )
-        self.judged_tasks = judged_tasks
+        self.judge_tasks(judged_tasks or {})
         self._remember_s = rules.lifetime_s + 2 * CLOCK_TOLERANCE_S
         self._offers = Offers(limits.offers_per_author, limits.max_offers)
         self._in_flight: dict[bytes, Offer] = {}
@@ -128,14 +129,13 @@ class Intake:
         self._num_admitted = 0
         self._seconds: deque[float] = deque(maxlen=256)
 
-    @property
-    def judged_tasks(self) -> Collection[str]:
-        """Tasks whose digest here is the manifest's; rollouts of others are refused, for free."""
-        return self._admission.judged_tasks
-
-    @judged_tasks.setter
-    def judged_tasks(self, names: Collection[str]) -> None:
-        self._admission.judged_tasks = frozenset(names)
+    def judge_tasks(self, tasks: Mapping[str, TaskFacts]) -> None:
+        """Takes rollouts of these tasks, whose digests here are the manifest's; those of others
+        are refused, for free."""
+        self._admission.judged_tasks = frozenset(tasks)
+        self._admission.claims.deterministic = frozenset(
+            name for name, facts in tasks.items() if facts.deterministic
+        )
 
     @property
     def suspicion(self) -> str:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import msgspec
+from msgspec import NODEFAULT
 
 from rewards.tasks import TaskSpec
 from swarm.protocol import MAX_ANSWERS, MIN_ANSWERS
@@ -39,8 +40,8 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What every node must share. Another value is another swarm.
 
-    A rule at its default is left out of the hash, so that a rule that a later version adds does
-    not rename the swarms that do not use it. Hence a default never changes.
+    A rule, or a field of a task, at its default is left out of the hash, so that one that a later
+    version adds does not rename the swarms that do not use it. Hence a default never changes.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -65,14 +66,21 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def swarm_id(self) -> str:
         """Hex SHA-256 of the rules as canonical JSON (sorted keys): the name of the swarm."""
-        # Not by msgspec's omit_defaults: it leaves out what *is* the default, not what equals it.
-        rules = {
-            field.name: value
-            for field in msgspec.structs.fields(self.rules)
-            if (value := getattr(self.rules, field.name)) != field.default
-        }
+        rules = _without_defaults(self.rules)
+        rules["tasks"] = [_without_defaults(task) for task in self.rules.tasks]
         encoded = msgspec.json.encode(rules, order="sorted")
         return hashlib.sha256(b"sapo-rules-1\n" + encoded).hexdigest()
+
+
+def _without_defaults(struct: msgspec.Struct) -> dict[str, object]:
+    """The fields that differ from their defaults. Not by msgspec's omit_defaults: it leaves out
+    what *is* the default, not what equals it."""
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    defaults = {
+        name: field.default if field.default_factory is NODEFAULT else field.default_factory()
+        for name, field in fields.items()
+    }
+    return {name: value for name in fields if (value := getattr(struct, name)) != defaults[name]}
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from reasoning_gym.factory import DATASETS
@@ -51,6 +52,8 @@ class ReasoningGymTask:
 
     def __init__(self, spec: TaskSpec, dataset: Any, audited: Audited) -> None:
         self.spec = spec
+        self.deterministic = True
+        self.num_questions = None
         self._dataset = dataset
         self._audited = audited
         self._instruction = instruction(spec.answer_format)
@@ -65,7 +68,8 @@ class ReasoningGymTask:
         """
         item = self._item(index)
         question = Question(self.spec.name, index)
-        return Expansion(question, item.text.strip() + self._instruction, item.truth)
+        text = item.text.strip() + self._instruction
+        return Expansion(question, text, item.truth, self.spec.system, self.spec.examples)
 
     def judge(self, index: int, answer_text: str, finished: bool) -> bool:
         """Whether the final answer in the text is correct under the data set's rule.
@@ -110,7 +114,7 @@ def _seed(name: str, index: int, attempt: int) -> int:
     return int.from_bytes(hashlib.sha256(address.encode()).digest()[:4]) >> 1
 
 
-def build(spec: TaskSpec) -> ReasoningGymTask:
+def build(spec: TaskSpec, data: Path | None = None) -> ReasoningGymTask:
     """The task of a spec whose kind is "reasoning_gym".
 
     Takes up to 60 ms, since some data sets read a text first, and the time of one question.

@@ -26,7 +26,7 @@ from node.pipe import (
 )
 from node.threads import OneAtATime
 from rewards.question import Answer, Judged, Question, Reason, Unscorable, is_held_out
-from rewards.tasks import TaskSpec
+from rewards.tasks import TaskFacts, TaskSpec
 from rewards.verifier import Verifier
 from swarm.database import Database, open_database
 from swarm.identity import Identity, Sequences
@@ -77,7 +77,7 @@ class Box:
             wants=lambda entry: entry.is_informative,
             fresh_target=8,
             max_from_one_author=8,
-            judged_tasks=["sums"],
+            judged_tasks={"sums": TaskFacts("", True, None)},
         )
         self.answerer = Answerer(
             config,

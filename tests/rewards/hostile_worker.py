@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
 
@@ -23,6 +24,8 @@ class Honest:
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
+        self.deterministic = True
+        self.num_questions = None
 
     def expand(self, index: int) -> Expansion:
         num_texts = self.spec.params.get("num_texts")
@@ -186,7 +189,7 @@ ACTIONS = {
 }
 
 
-def build(spec: TaskSpec) -> Honest:
+def build(spec: TaskSpec, data: Path | None) -> Honest:
     match spec.kind:
         case "honest":
             return Honest(spec)
@@ -203,4 +206,4 @@ def build(spec: TaskSpec) -> Honest:
 
 
 if __name__ == "__main__":
-    serve(build)
+    serve(build, load=lambda spec: None)

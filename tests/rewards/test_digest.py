@@ -74,6 +74,7 @@ class Altered:
 
     def __init__(self, task: Task, change: str) -> None:
         self.spec, self._task, self._change = task.spec, task, change
+        self.deterministic = True
 
     def expand(self, index: int) -> object:
         expansion = self._task.expand(index)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest.mock import ANY
 
 import msgspec
 import psutil
@@ -15,8 +16,9 @@ import pytest
 
 import rewards
 from rewards.question import MAX_INDEX, Answer, Expansion, Judged, Question, Reason, Unscorable
-from rewards.tasks import TaskSpec
+from rewards.tasks import TaskFacts, TaskSpec
 from rewards.verifier import Limits, Verifier, VerifierBroken, VerifierClosed
+from rewards.worker import Refused
 
 ROOT = str(Path(rewards.__file__).resolve().parents[1])
 HOSTILE = (sys.executable, "-P", str(Path(__file__).with_name("hostile_worker.py")), ROOT)
@@ -433,12 +435,16 @@ def test_no_process_is_left_after_the_node_is_killed(action: str) -> None:
     assert_they_end(pids)
 
 
-def test_a_refused_task_breaks_the_verifier_at_once() -> None:
+def test_a_refused_task_is_left_out_and_the_others_are_judged() -> None:
     with start(HONEST, TaskSpec("odd", "no_such_kind", "", "1")) as verifier:
-        for _ in range(2):
-            with pytest.raises(VerifierBroken, match="unknown kind 'no_such_kind'"):
-                verifier.judge([(Question("odd", 1), [RIGHT])])
-        assert verifier.stats.workers_started == 2
+        requests = [(Question("odd", 1), [RIGHT]), (Question("honest", 7), [RIGHT])]
+        refused = Unscorable(Reason.UNKNOWN_TASK, "unknown kind 'no_such_kind'")
+        assert verifier.judge(requests) == [[refused], [CORRECT]]
+        assert verifier.describe() == {
+            "honest": TaskFacts(ANY, True, None),
+            "odd": Refused("unknown kind 'no_such_kind'"),
+        }
+        assert verifier.stats.workers_lost == 0
 
 
 @pytest.mark.parametrize(
@@ -483,15 +489,15 @@ def test_workers_come_from_the_package_of_their_parent(tmp_path: Path) -> None:
     site, here = tmp_path / "site", tmp_path / "here"
     shutil.copytree(Path(ROOT) / "rewards", site / "rewards")
     with (site / "rewards" / "tasks" / "__init__.py").open("a") as file:
-        file.write("\n\ndef build_task(spec):\n    raise TaskRefused('built by the copy')\n")
+        file.write("\n\ndef find_kind(spec):\n    raise TaskRefused('loaded by the copy')\n")
     (here / "rewards").mkdir(parents=True)
     for name in ("msgspec.py", "random.py", "rewards/__init__.py"):
         (here / name).write_text("raise SystemExit('shadowed by the working directory')\n")
     script = (
-        "from rewards.question import Question; from rewards.tasks import TaskSpec\n"
+        "from rewards.tasks import TaskSpec\n"
         "from rewards.verifier import Verifier\n"
         "with Verifier([TaskSpec('sum', 'reasoning_gym', 'chain_sum', '0.1.25')]) as verifier:\n"
-        "    verifier.expand([Question('sum', 1)])\n"
+        "    print(verifier.describe())\n"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", script],
@@ -501,7 +507,7 @@ def test_workers_come_from_the_package_of_their_parent(tmp_path: Path) -> None:
         text=True,
         timeout=60,
     )
-    assert "VerifierBroken: built by the copy" in done.stderr
+    assert "Refused(message='loaded by the copy')" in done.stdout, done.stderr
 
 
 def test_real_tasks_run_without_torch() -> None:
@@ -514,17 +520,18 @@ def test_real_tasks_run_without_torch() -> None:
         assert len(workers) == 2
         for worker in workers:
             assert not any("torch" in mapped.path for mapped in worker.memory_maps())
-        digests = verifier.digests()
-        assert list(digests) == ["sum"] and len(bytes.fromhex(digests["sum"])) == 32
-        assert verifier.digests() == digests
+        (facts,) = verifier.describe().values()
+        assert isinstance(facts, TaskFacts) and len(bytes.fromhex(facts.digest)) == 32
+        assert facts.deterministic and facts.num_questions is None
+        assert verifier.describe() == {"sum": facts}
 
 
 def test_a_digest_that_cannot_be_computed_names_its_task() -> None:
     with (
         start(TaskSpec("odd", "honest", "", "1", {"fails": True})) as verifier,
-        pytest.raises(VerifierBroken, match="task odd has no digest: checker_error RuntimeError"),
+        pytest.raises(VerifierBroken, match="task odd cannot be described: checker_error Runtime"),
     ):
-        verifier.digests()
+        verifier.describe()
 
 
 def test_a_request_larger_than_the_pipe_is_judged() -> None:

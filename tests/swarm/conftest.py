@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from rewards.question import Answer, Question
-from rewards.tasks import TaskSpec
+from rewards.tasks import TaskFacts, TaskSpec
 from swarm.database import Database, open_database
 from swarm.identity import Identity, Sequences
 from swarm.intake import Intake, IntakeLimits
@@ -185,7 +185,7 @@ class Node:
             lambda entry: entry.is_informative,
             fresh_target,
             max_from_one_author,
-            judged_tasks,
+            {name: TaskFacts("", name != "code", None) for name in judged_tasks},
             limits,
             clock,
             random.Random(number),

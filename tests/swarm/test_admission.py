@@ -7,7 +7,6 @@ import pytest
 from trio.testing import trio_test
 
 from rewards.question import Judged, Question
-from rewards.tasks import TaskSpec
 from swarm.admission import Admission, Refusal, Refused
 from swarm.claims import MAX_FRESH_CHECKS, Claims
 from swarm.gossip import Received
@@ -32,6 +31,7 @@ def make_admission(rules: Rules, clock: Any) -> Callable[..., Admission]:
             *(lambda entry: entry.is_informative, clock),
         )
         admission.judged_tasks = ("sums",)
+        admission.claims.deterministic = ("sums",)
         return admission
 
     return make
@@ -145,7 +145,8 @@ async def test_a_rollout_above_the_limit_is_not_even_hashed(
 @pytest.fixture
 def compare(clock: Any, make_maker: Callable[[int], Any]) -> Callable[..., Any]:
     """Compares the claims of author number n, which are wrong or not, by the same Claims."""
-    claims = Claims(ScriptedJudge(), {"sums"}, clock)
+    claims = Claims(ScriptedJudge(), clock)
+    claims.deterministic = {"sums"}
 
     async def compare(number: int, differs: bool) -> tuple[Refusal | None, str]:
         rollout = open_rollout(make_maker(number).rollout())
@@ -198,8 +199,3 @@ async def test_minted_keys_get_no_more_fresh_workers_than_there_are(
     assert found.count(Refusal.WRONG_CLAIM) == MAX_FRESH_CHECKS
     clock.now += 61
     assert (await compare(200, True))[0] is Refusal.WRONG_CLAIM
-
-
-def test_only_tasks_without_limits_in_their_verdicts_are_deterministic() -> None:
-    assert TaskSpec("sums", "reasoning_gym", "chain_sum", "0.1.25").deterministic
-    assert not TaskSpec("code", "sandboxed_code", "", "1").deterministic
