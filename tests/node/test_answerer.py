@@ -218,7 +218,7 @@ async def test_a_stop_ends_the_waiting_and_no_other_begins(waiting_boxes: tuple[
 
 @trio_test
 async def test_a_broken_verifier_is_an_answer(tmp_path: Path, verifier: Verifier) -> None:
-    broken = Verifier([TaskSpec("sums", "reasoning_gym", "no_such_set", "0.1.25")])
+    broken = Verifier([TaskSpec("sums", "reasoning_gym", "chain_sum", "0.1.25")], command=["false"])
     with trio.fail_after(60):
         try:
             answerer = Answerer(
@@ -231,4 +231,4 @@ async def test_a_broken_verifier_is_an_answer(tmp_path: Path, verifier: Verifier
         finally:
             broken.close()
     assert isinstance(reply, Broken)
-    assert "no_such_set" in reply.message
+    assert "3 workers in a row did not start" in reply.message
