@@ -9,4 +9,5 @@ worker.py     what runs inside such a process
 sandbox.py    what a worker may do, and what is not covered
 draw.py       which questions are trained on and which are held out
 digest.py     fingerprints of a task's texts and verdicts, compared between nodes
+hostile.py    answers that attack a careless checker
 """
