@@ -1,8 +1,10 @@
-"""Final answers out of text: which line, which tags, and nothing from unfinished last lines."""
+"""Final answers out of text: which line, tags, box or block, and nothing that may be cut off."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rewards.extract import AnswerFormat, final_answer, instruction, mark_answer
+from rewards.extract import ASCII_SPACE, AnswerFormat, final_answer, instruction, mark_answer
 
 
 @pytest.mark.parametrize(
@@ -60,11 +62,102 @@ def test_the_last_closed_tags_hold_the_answer(
     assert final_answer(text, finished, "tags") == answer
 
 
-def test_a_long_run_of_tags_is_read_in_linear_time() -> None:
-    for part in ("<answer>", "</answer>", "<answer></answer>", "<", "\n", " "):
-        text = part * (2_000_000 // len(part))  # quadratic time would take hours
-        assert final_answer(text, True, "tags") is None
-        final_answer(text, True, "last_line")
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{7}", "7"),
+        ("so\n\\boxed{\n 7 \n} done", "7"),
+        (r"\boxed{6} no, \boxed{7}", "7"),
+        (r"\boxed{7} and \boxed{8", "7"),
+        (r"\boxed{6 \boxed{7}", "7"),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{1\right.}", r"\left\{1\right."),
+        (r"\boxed{a\\}", r"a\\"),
+        (r"{ } } \boxed{7} } {", "7"),
+        (r"{\boxed{7", None),
+        (r"\\boxed{7}", None),  # TeX reads a line break and the word boxed
+        (r"\\\boxed{7}", "7"),
+        (r"\boxed{\boxed{7}}", None),
+        (r"\boxed{6 or \boxed{7}}", None),
+        (r"\boxed{7\}", None),
+        (r"\boxed{}", None),
+        (r"\boxed{ }", None),
+        (r"\boxed{6}\boxed{}", None),
+        (r"\boxed 7", None),
+        (r"\boxed {7}", None),
+        (r"\fbox{7}", None),
+        (r"\Boxed{7}", None),
+        (r"\boxed{", None),
+        ("}", None),
+        ("7", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_box_that_closes_last_holds_the_answer(
+    text: str, answer: str | None, finished: bool
+) -> None:
+    assert final_answer(text, finished, "boxed") == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("```\n7\n```", "7"),
+        ("```python\nprint(7)\n```", "print(7)"),
+        ("so:\n```py \n\n  x\n\ty\r\n\n``` \nthat is it", "\n  x\n\ty\r\n"),
+        ("```json\n{}\n```", "{}"),
+        ("```\n6\n```\n```\n7\n```", "7"),
+        ("```python\n7\n```\nIt prints\n```text\n8\n```", "7"),
+        ("```python\n7\n```\n```python\n8", "7"),
+        ("```bash\n```python\n7\n```", None),  # the second fence is a line of the first block
+        ("```\n```python\n7\n```", "```python\n7"),
+        ("```\n````\n ```\n```", "````\n ```"),
+        ("````\n7\n````", None),
+        (" ```\n7\n```", None),
+        ("```7```", None),
+        ("```Python\n7\n```", None),
+        ("```python 3\n7\n```", None),
+        ("```\n6\n```\n```\n \n```", None),
+        ("```\n```", None),
+        ("```\n7", None),
+        ("```", None),
+        ("7", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_last_closed_block_is_the_answer_as_it_stands(
+    text: str, answer: str | None, finished: bool
+) -> None:
+    assert final_answer(text, finished, "code_block") == answer
+
+
+@pytest.mark.parametrize("answer_format", AnswerFormat)
+def test_a_long_run_of_marks_is_read_in_linear_time(answer_format: str) -> None:
+    for part in (
+        *("<answer>", "</answer>", "<answer></answer>", "<", "\n", " ", "\\"),
+        *(
+            "\\boxed{",
+            "{",
+            "\\boxed{}",
+            "{}",
+            "\\boxed{" * 3 + "}",
+            "```\n",
+            "```",
+            "```py\n\n```\n",
+        ),
+    ):
+        text = part * (1_000_000 // len(part))  # quadratic time would take hours
+        final_answer(text, True, answer_format)
+        final_answer(text, False, answer_format)
+
+
+@given(st.text(st.sampled_from("7 {}\\`\n\ud800<")) | st.text(), st.sampled_from(AnswerFormat))
+def test_any_text_has_an_answer_or_none(text: str, answer_format: str) -> None:
+    answer = final_answer(text, True, answer_format)
+    assert answer is None or (answer in text and answer.strip(ASCII_SPACE))
 
 
 @pytest.mark.parametrize("answer_format", AnswerFormat)
@@ -72,16 +165,18 @@ def test_a_marked_answer_is_found_again(answer_format: str) -> None:
     assert final_answer(mark_answer("7", answer_format), True, answer_format) == "7"
 
 
-def test_only_tags_need_an_instruction() -> None:
+def test_all_marks_but_the_last_line_need_an_instruction() -> None:
     assert "<answer>" in instruction("tags")
+    assert r"\boxed{}" in instruction("boxed")
+    assert "```python" in instruction("code_block")
     assert instruction("last_line") == ""
 
 
 def test_an_unknown_format_is_an_error() -> None:
     for call in (
-        lambda: final_answer("7", True, "boxed"),
-        lambda: instruction("boxed"),
-        lambda: mark_answer("7", "boxed"),
+        lambda: final_answer("7", True, "xml"),
+        lambda: instruction("xml"),
+        lambda: mark_answer("7", "xml"),
     ):
-        with pytest.raises(ValueError, match="boxed"):
+        with pytest.raises(ValueError, match="xml"):
             call()
