@@ -49,6 +49,7 @@ def find_usable_tasks(
             continue
         logger.error("task %s is left out: %s", task.name, left_out[task.name])
     if not usable:
-        reasons = "; ".join(left_out.values())
-        raise ConfigError(f"manifest: no task can be used here: {reasons}")
+        name, reason = next(iter(left_out.items()))
+        more = f" (and {len(left_out) - 1} more: see the log)" if len(left_out) > 1 else ""
+        raise ConfigError(f"manifest: no task can be used here; {name}: {reason}{more}")
     return usable, left_out
