@@ -14,7 +14,7 @@ from node.batch import Group, OwnRollout, VerifiedRollout
 from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Generator, Sampling
 from node.status import ForeignFate
 from node.update import ForeignWeight, Update
-from rewards.question import Answer, Expansion
+from rewards.question import Answer, Example, Expansion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,7 +97,7 @@ class LanguagePolicy:
         self, questions: Sequence[Expansion], round_number: int, *, greedy: bool = False
     ) -> list[OwnRollout]:
         """One rollout per question that fits the model's context; others are left out, loudly."""
-        prompts = [prompt_ids(self.tokenizer, question.text) for question in questions]
+        prompts = [question_ids(self.tokenizer, question) for question in questions]
         fitting = [len(prompt) <= self.max_prompt_tokens for prompt in prompts]
         if not all(fitting):
             longest = max(len(prompt) for prompt in prompts)
@@ -221,17 +221,60 @@ def request_seed(seed: int, round_number: int, question: Expansion) -> int:
     return int.from_bytes(hashlib.sha256(address.encode()).digest()[:4]) >> 1
 
 
-def prompt_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int, ...]:
-    """The question as token ids: through the chat template, or followed by a newline without one.
+def question_ids(tokenizer: "PreTrainedTokenizerBase", question: Expansion) -> tuple[int, ...]:
+    """All that comes before the answer, the same for own and for foreign answers."""
+    return prompt_ids(tokenizer, question.text, question.system, question.examples)
 
-    Question texts come from task code, not from peers; a special token spelled out in one is
-    still read as plain text where there is no template.
+
+def prompt_ids(
+    tokenizer: "PreTrainedTokenizerBase",
+    text: str,
+    system: str = "",
+    examples: Sequence[Example] = (),
+) -> tuple[int, ...]:
+    """A question as token ids, with what its task shows before it: through the chat template, or
+    as paragraphs without one, a newline before the answer.
+
+    Where the template has no place for a system message, it begins the first user's message.
+
+    Question texts come from tasks and their data, not from peers; a special token spelled out in
+    one is read as plain text only where there is no template.
+
+    Raises:
+        jinja2.TemplateError: the template cannot show a conversation.
     """
     if tokenizer.chat_template is None:
-        return tuple(tokenizer.encode(text + "\n", split_special_tokens=True))
-    messages = [{"role": "user", "content": text}]
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        shown = [f"{one.question}\n{one.answer}" for one in examples]
+        paragraphs = "\n\n".join([*([system] if system else []), *shown, f"{text}\n"])
+        return tuple(tokenizer.encode(paragraphs, split_special_tokens=True))
+    turns = [
+        turn
+        for one in examples
+        for turn in (_turn("user", one.question), _turn("assistant", one.answer))
+    ] + [_turn("user", text)]
+    if system and _shows_system(tokenizer, system, turns):
+        turns.insert(0, _turn("system", system))
+    elif system:
+        turns[0] = _turn("user", f"{system}\n\n{turns[0]['content']}")
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
     return tuple(ids)
+
+
+def _shows_system(
+    tokenizer: "PreTrainedTokenizerBase", system: str, turns: Sequence[dict[str, str]]
+) -> bool:
+    """Whether the template takes a system message: some raise, some drop it."""
+    from jinja2 import TemplateError
+
+    try:
+        shown = tokenizer.apply_chat_template([_turn("system", system), *turns], tokenize=False)
+    except TemplateError:
+        return False
+    return system.strip() in str(shown)
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", rollout: VerifiedRollout) -> Group:
@@ -245,7 +288,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rollout: VerifiedRollout) -> Gr
         token_ids = tuple(
             answer_ids(tokenizer, answer.text, answer.finished) for answer in rollout.answers
         )
-    return Group(prompt_ids(tokenizer, rollout.expansion.text), token_ids, rollout.rewards)
+    return Group(question_ids(tokenizer, rollout.expansion), token_ids, rollout.rewards)
 
 
 def answer_ids(tokenizer: "PreTrainedTokenizerBase", text: str, finished: bool) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from transformers import Qwen2ForCausalLM
 from node.evaluate import accuracy
 from node.generate import MIN_TEMPERATURE, Sampling
 from node.generate_transformers import TransformersGenerator
-from node.policy import prompt_ids
+from node.policy import question_ids
 from rewards.question import MAX_INDEX, Expansion, is_held_out, normalise
 from rewards.tasks import Task
 
@@ -80,7 +80,7 @@ class Student:
         self, task: Task, questions: Sequence[Expansion], sampling: Sampling, seed: int
     ) -> list[list[tuple[bool, bool]]]:
         """For each question, for each answer to it: whether it is correct, and finished."""
-        prompts = [prompt_ids(self.tokenizer, question.text) for question in questions]
+        prompts = [question_ids(self.tokenizer, question) for question in questions]
         seeds = [(seed * 1_000_003 + place) % 2**31 for place in range(len(questions))]
         groups = self.generator.generate(prompts, seeds, sampling)
         return [

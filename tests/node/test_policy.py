@@ -24,12 +24,13 @@ from node.policy import (
     likeness,
     own_mean_logp,
     prompt_ids,
+    question_ids,
     request_seed,
     special_ids,
 )
 from node.status import ForeignFate
 from node.update import ForeignWeight, Update
-from rewards.question import Answer, Expansion, Judged, Question
+from rewards.question import Answer, Example, Expansion, Judged, Question
 
 TINY = Path(str(files("node") / "tiny"))
 QUESTION = Expansion(Question("sums", 7), "3 + 4 =", "7")
@@ -267,6 +268,71 @@ def test_a_model_without_a_chat_template_gets_the_question_and_a_newline(
 ) -> None:
     monkeypatch.setattr(tokenizer, "chat_template", None)
     assert tokenizer.decode(list(prompt_ids(tokenizer, "3 + 4 ="))) == "3 + 4 =\n"
+
+
+SHOWN = Expansion(
+    QUESTION.question,
+    QUESTION.text,
+    QUESTION.truth,
+    "Answer with a number.",
+    (Example("1 + 1 =", "2"), Example("2 + 2 =", "4")),
+)
+SAYS_USER_ONLY = """{% for one in messages %}{% if one.role == 'system' %}{{ raise_exception(
+'no system role') }}{% endif %}<|im_start|>{{ one.role }}:{{ one.content }}<|im_end|>{% endfor %}"""
+DROPS_SYSTEM = """{% for one in messages %}{% if one.role != 'system' %}<|im_start|>{{ one.role }}:
+{{- one.content }}<|im_end|>{% endif %}{% endfor %}"""
+
+
+def test_what_a_task_shows_comes_before_the_question_as_turns(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    text = tokenizer.decode(list(question_ids(tokenizer, SHOWN)))
+    assert text == (
+        "<|im_start|>system\nAnswer with a number.<|im_end|>\n"
+        "<|im_start|>user\n1 + 1 =<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n"
+        "<|im_start|>user\n2 + 2 =<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
+        "<|im_start|>user\n3 + 4 =<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("template", [SAYS_USER_ONLY, DROPS_SYSTEM])
+def test_a_template_without_a_system_role_gets_it_with_the_first_user_turn(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    text = tokenizer.decode(list(question_ids(tokenizer, SHOWN)))
+    assert text.startswith("<|im_start|>user:Answer with a number.\n\n1 + 1 =<|im_end|>")
+    assert text.endswith("<|im_start|>user:3 + 4 =<|im_end|>")
+    assert text.count("Answer with a number.") == 1
+    alone = changed(SHOWN, examples=())
+    text = tokenizer.decode(list(question_ids(tokenizer, alone)))
+    assert text == "<|im_start|>user:Answer with a number.\n\n3 + 4 =<|im_end|>"
+
+
+def test_without_a_chat_template_all_of_it_is_paragraphs(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    text = tokenizer.decode(list(question_ids(tokenizer, SHOWN)))
+    assert text == "Answer with a number.\n\n1 + 1 =\n2\n\n2 + 2 =\n4\n\n3 + 4 =\n"
+
+
+def test_own_and_foreign_answers_follow_the_same_prompt_and_all_of_it_counts(
+    tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    length = len(question_ids(tokenizer, SHOWN))
+    assert length > len(prompt_ids(tokenizer, SHOWN.text))
+    rollouts = [
+        replace(verified([Answer("7", True)], ids), expansion=SHOWN) for ids in (None, ((9,),))
+    ]
+    for rollout in rollouts:
+        assert encode(tokenizer, rollout).prompt_ids == question_ids(tokenizer, SHOWN)
+    just, less = (make_policy(tokenizer, max_prompt_tokens=length - n) for n in (0, 1))
+    assert just.fate(rollouts[0]) is ForeignFate.USED
+    assert less.fate(rollouts[0]) is ForeignFate.TOO_LONG
+    assert len(just.roll_out([SHOWN], 1)) == 1
+    assert less.roll_out([SHOWN], 1) == []
+    assert f"the longest has {length} tokens" in caplog.text
 
 
 def test_sampling_seeds_come_from_node_round_and_question() -> None:
