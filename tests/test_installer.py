@@ -185,6 +185,15 @@ def test_the_tests_get_what_they_need_besides(machine: Machine) -> None:
     assert machine.calls()[-1] == "pytest -k name"
 
 
+def test_all_tests_run_on_several_cores_but_for_those_of_whole_nodes(machine: Machine) -> None:
+    status, output = machine.test()
+    assert status == 0, output
+    assert machine.calls()[-2:] == [
+        "pytest -n logical --maxprocesses 4 --dist loadfile --ignore tests/integration",
+        "pytest tests/integration",
+    ]
+
+
 @pytest.mark.parametrize("thing", NEEDS)
 def test_root_gets_exactly_the_missing_package(machine: Machine, thing: str) -> None:
     machine.lacks(thing)
