@@ -12,7 +12,7 @@ import trio
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of all tables together. Each part makes its own tables where they are missing."""
 
 _P = ParamSpec("_P")

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from rewards.question import Expansion, Question
+import msgspec
+
+from rewards.question import Example, Expansion, Question
 from swarm.database import Database
 from swarm.protocol import CLOCK_TOLERANCE_S
 from swarm.refusal import Refusal
@@ -30,7 +32,7 @@ _TABLES = (
     " author TEXT NOT NULL, sequence INTEGER NOT NULL, task TEXT NOT NULL,"
     " question_index INTEGER NOT NULL, text TEXT, truth TEXT, correct BLOB NOT NULL,"
     " first_seen REAL NOT NULL, admitted_at REAL NOT NULL, used_at REAL, expires REAL NOT NULL,"
-    " num_bytes INTEGER NOT NULL, record BLOB NOT NULL)",
+    " num_bytes INTEGER NOT NULL, record BLOB NOT NULL, prompting BLOB)",
     "CREATE INDEX IF NOT EXISTS rollouts_order"
     " ON rollouts (kind, first_seen, author, expires, num_bytes, hash)",
     "CREATE INDEX IF NOT EXISTS rollouts_expires ON rollouts (expires)",
@@ -39,6 +41,9 @@ _TABLES = (
     "CREATE INDEX IF NOT EXISTS seen_content ON seen (content) WHERE content IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS seen_until ON seen (until)",
 )
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_prompting = msgspec.msgpack.Decoder(tuple[str, tuple[Example, ...]]).decode
 
 
 class _Kind(IntEnum):
@@ -107,6 +112,9 @@ class Pool:
         with database.transaction():
             for statement in _TABLES:
                 database.execute(statement)
+            columns = database.execute("SELECT name FROM pragma_table_info('rollouts')").fetchall()
+            if ("prompting",) not in columns:  # of schema 1
+                database.execute("ALTER TABLE rollouts ADD COLUMN prompting BLOB")
             (self._num_seen,) = database.execute("SELECT count(*) FROM seen").fetchone()
 
     def add_foreign(
@@ -241,14 +249,18 @@ class Pool:
         expires: float,
     ) -> None:
         text, truth = (expansion.text, expansion.truth) if expansion else (None, None)
+        prompting = None
+        if expansion and (expansion.system or expansion.examples):
+            prompting = _encode((expansion.system, expansion.examples))
         num_bytes = len(record) + len((text or "").encode()) + len((truth or "").encode())
+        num_bytes += len(prompting or b"")
         hash, question = rollout_hash(record), rollout.question
         self._database.execute(
-            "INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?)",
+            "INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
             (
                 *(hash, kind, rollout.author, rollout.sequence, question.task, question.index),
                 *(text, truth, bytes(correct), first_seen, self._clock(), expires),
-                *(num_bytes, record),
+                *(num_bytes, record, prompting),
             ),
         )
         self._database.execute(
@@ -266,9 +278,9 @@ class Pool:
         return rows.fetchall()
 
     def _use(self, hash: bytes) -> Pooled | None:
-        task, index, text, truth, correct, first_seen, record = self._database.execute(
-            "SELECT task, question_index, text, truth, correct, first_seen, record FROM rollouts"
-            " WHERE hash = ?",
+        task, index, text, truth, prompting, correct, first_seen, record = self._database.execute(
+            "SELECT task, question_index, text, truth, prompting, correct, first_seen, record"
+            " FROM rollouts WHERE hash = ?",
             (hash,),
         ).fetchone()
         self._database.execute(
@@ -281,7 +293,8 @@ class Pool:
             logger.error("rollout %s of the pool is damaged: %s", hash.hex(), error)
             self._database.execute("DELETE FROM rollouts WHERE hash = ?", (hash,))
             return None
-        expansion = Expansion(Question(task, index), text, truth)
+        system, examples = _decode_prompting(prompting) if prompting else ("", ())
+        expansion = Expansion(Question(task, index), text, truth, system, examples)
         return Pooled(hash, rollout, expansion, tuple(map(bool, correct)), first_seen)
 
     def _expire(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from rewards.question import Expansion, Question
+from rewards.question import Example, Expansion, Question
 from swarm.database import Database, DatabaseTooNew, open_database
 from swarm.pool import Pool
 from swarm.refusal import Refusal
@@ -50,6 +50,29 @@ def test_what_was_added_can_be_drawn_and_found(pool: Pool, clock: Any, maker: An
     assert pooled.correct == (True, False)
     assert clock() - pooled.first_seen == 5
     assert pool.find([rollout_hash(record)]), "a used one is still served"
+
+
+def test_what_is_shown_before_the_question_is_kept_and_counted(
+    pool: Pool, clock: Any, maker: Any
+) -> None:
+    record, question = maker.rollout(7), Question("sums", 7)
+    shown = Expansion(question, "say 7", "7", "Be brief.", (Example("say 1", "1"),))
+    pool.add_foreign(record, open_rollout(record), shown, (True, False), clock())
+    assert pool.counts().num_bytes > len(record) + len("say 77Be brief.say 11")
+    (pooled,) = pool.draw(1, 1, random.Random(0))
+    assert pooled.expansion == shown
+
+
+def test_a_pool_of_the_first_schema_is_used_on(
+    database: Database, pool: Pool, clock: Any, maker: Any
+) -> None:
+    add(pool, clock, maker.rollout(7))
+    with database.transaction():
+        database.execute("ALTER TABLE rollouts DROP COLUMN prompting")
+    again = Pool(database, LIFETIME_S, 2**20, clock=clock)
+    add(again, clock, maker.rollout(8, ("8", "9")))
+    drawn = again.draw(2, 2, random.Random(0))
+    assert {one.expansion.text for one in drawn} == {"say 7", "say 8"}
 
 
 def test_each_is_handed_out_once(pool: Pool, clock: Any, maker: Any) -> None:
@@ -252,9 +275,9 @@ def test_a_pool_survives_a_kill(tmp_path: Path, clock: Any, maker: Any) -> None:
 def test_a_file_of_a_newer_version_is_refused_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "pool.sqlite"
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     before = file.read_bytes()
-    with pytest.raises(DatabaseTooNew, match="schema 2, this one knows 1"):
+    with pytest.raises(DatabaseTooNew, match="schema 3, this one knows 2"):
         open_database(file)
     assert file.read_bytes() == before
 
