@@ -7,6 +7,9 @@ verifier.py   worker processes that expand and judge: limits, deadlines, never a
 process.py    one worker process as the verifier sees it
 worker.py     what runs inside such a process
 sandbox.py    what a worker may do, and what is not covered
+syscalls.py   which system calls a closed-in worker may make
+privileges.py how a worker gives up root, and any number of threads
+kernel.py     Landlock and seccomp of Linux, through ctypes
 draw.py       which questions are trained on and which are held out
 digest.py     fingerprints of a task's texts and verdicts, compared between nodes
 hostile.py    answers that attack a careless checker
