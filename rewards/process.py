@@ -32,6 +32,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # its own one takes 1 GiB of addresses at once
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 """All that a worker sees: none of the node's variables."""
 
