@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from node.config import ConfigError, NodeConfig
+from node.data import find_data
 from rewards.tasks import TaskFacts
 from rewards.verifier import Limits, Verifier
 from rewards.worker import Refused
@@ -13,13 +14,18 @@ logger = logging.getLogger(__name__)
 
 
 def open_verifier(config: NodeConfig, manifest: Manifest) -> Verifier:
-    """Worker processes for the manifest's tasks; the first call waits until they are up."""
+    """Worker processes for the manifest's tasks; the first call waits until they are up.
+
+    Raises:
+        ConfigError: a file of rows is missing, or is not the one that the manifest pins.
+    """
     limits = Limits(
         deadline_s=config.verify.deadline_s,
         memory_mib=config.verify.memory_mib,
         max_answer_bytes=manifest.rules.max_answer_bytes,
     )
-    return Verifier(manifest.rules.tasks, limits, config.verify.workers)
+    data = find_data(manifest, config.home, config.manifest_file.parent)
+    return Verifier(manifest.rules.tasks, limits, config.verify.workers, data=data)
 
 
 def find_usable_tasks(

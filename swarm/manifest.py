@@ -12,11 +12,20 @@ import msgspec
 from msgspec import NODEFAULT
 
 from rewards.tasks import TaskSpec
+from rewards.tasks.table import TableError, has_table, table_file
 from swarm.protocol import MAX_ANSWERS, MIN_ANSWERS
 
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_TASKS = 256
 MAX_BOOTSTRAP_PEERS = 64
+MAX_TABLES = 16
+"""Files of rows that a node may have to fetch and keep; rewards/tasks/table.py bounds each."""
+MAX_NAME_CHARS = 512
+"""Of a task's kind, data set and version."""
+MAX_EXAMPLES = 32
+MAX_PROMPTING_BYTES = 32768
+"""Of a task's system message and examples together: with the question they are sent to workers
+and learner for every question."""
 
 
 class ManifestError(ValueError):
@@ -88,7 +97,8 @@ def load_manifest(path: Path) -> Manifest:
 
     Raises:
         ManifestError: not readable, too large, not TOML, a key unknown or of the wrong type, a
-            limit out of range, no task, or two tasks of one name.
+            limit out of range, no task, two tasks of one name, a file of rows named or pinned in
+            another way than rewards/tasks/table.py says.
 
     Not checked: whether the tasks can be built and their digests hold (rewards/verifier.py).
     """
@@ -116,6 +126,11 @@ def _problem(rules: Rules) -> str | None:
         return f"task name {wrong[0]!r}: use 1 to 64 of a-z, 0-9 and _"
     if twice := {name for name in names if names.count(name) > 1}:
         return f"two tasks are named {min(twice)!r}; names must differ"
+    if problem := next(filter(None, map(_task_problem, rules.tasks)), None):
+        return problem
+    tables = {task.version for task in rules.tasks if has_table(task)}
+    if len(tables) > MAX_TABLES:
+        return f"rules.tasks name {len(tables)} files of rows, at most {MAX_TABLES} are allowed"
     if not 1 <= rules.max_new_tokens <= 32768:
         return f"rules.max_new_tokens = {rules.max_new_tokens}; 1 to 32768 are allowed"
     if not 1 <= rules.max_answer_bytes <= 1_000_000:
@@ -125,6 +140,28 @@ def _problem(rules: Rules) -> str | None:
         return f"rules.max_answers = {rules.max_answers}; {allowed}"
     if not 10 <= rules.lifetime_s <= 30 * 86400:
         return f"rules.lifetime_s = {rules.lifetime_s}; 10 to {30 * 86400} are allowed"
+    return None
+
+
+def _task_problem(task: TaskSpec) -> str | None:
+    for name in ("kind", "dataset", "version"):
+        if len(getattr(task, name)) > MAX_NAME_CHARS:
+            return f"task {task.name!r}: its {name} is longer than {MAX_NAME_CHARS} characters"
+    if len(task.examples) > MAX_EXAMPLES:
+        return f"task {task.name!r}: {len(task.examples)} examples, at most {MAX_EXAMPLES}"
+    texts = [task.system, *(text for one in task.examples for text in (one.question, one.answer))]
+    if (num_bytes := sum(len(text.encode()) for text in texts)) > MAX_PROMPTING_BYTES:
+        return (
+            f"task {task.name!r}: its system message and examples have {num_bytes} bytes together, "
+            f"at most {MAX_PROMPTING_BYTES} are allowed"
+        )
+    if any(not one.question.strip() or not one.answer.strip() for one in task.examples):
+        return f"task {task.name!r}: an example needs a question and an answer"
+    if task.kind in ("rows", "code") or has_table(task):
+        try:
+            table_file(task)
+        except TableError as error:
+            return f"task {task.name!r}: {error}"
     return None
 
 

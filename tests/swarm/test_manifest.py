@@ -3,6 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rewards.question import Example
 from swarm.manifest import Manifest, ManifestError, load_manifest
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "swarms").glob("*.toml"))
@@ -141,3 +142,82 @@ def test_rules_out_of_range_are_refused(tmp_path: Path, line: str, complaint: st
 def test_a_bootstrap_peer_that_is_no_address_is_refused(tmp_path: Path, peer: str) -> None:
     with pytest.raises(ManifestError, match="is no address of a peer"):
         load(tmp_path, TEXT + f'\n[bootstrap]\npeers = ["{peer}"]\n')
+
+
+ROWS = """
+kind = "rows"
+dataset = "sums.jsonl"
+version = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+"""
+
+
+def with_rows(extra: str = "") -> str:
+    old = 'kind = "reasoning_gym"\ndataset = "chain_sum"\nversion = "0.1.25"\n'
+    assert old in TEXT
+    return TEXT.replace(old, ROWS + extra)
+
+
+def test_data_prompts_and_examples_are_read_and_name_the_swarm(tmp_path: Path) -> None:
+    plain = load(tmp_path, with_rows())
+    shown = 'system = "Be brief."\nexamples = [{question = "1 + 1", answer = "2"}]\n'
+    told = load(tmp_path, with_rows(shown))
+    assert told.rules.tasks[0].system == "Be brief."
+    assert told.rules.tasks[0].examples == (Example("1 + 1", "2"),)
+    assert told.swarm_id != plain.swarm_id
+    said = load(tmp_path, with_rows('system = ""\nexamples = []\n'))
+    assert said.swarm_id == plain.swarm_id
+
+
+EXAMPLE = '{question = "1 + 1", answer = "2"}'
+
+
+@pytest.mark.parametrize(
+    ("extra", "complaint"),
+    [
+        (f"system = '{'x' * 32769}'", "have 32769 bytes together, at most 32768"),
+        (f"examples = [{{question = '{'x' * 32768}', answer = 'é'}}]", "have 32770 bytes"),
+        (f"examples = [{', '.join([EXAMPLE] * 33)}]", "33 examples, at most 32"),
+        ("examples = [{question = '1 + 1', answer = ' '}]", "needs a question and an answer"),
+        ("examples = [{question = '1 + 1'}]", "examples"),
+        ("examples = [{question = '1', answer = '2', role = 'tool'}]", "role"),
+    ],
+)
+def test_what_is_shown_before_questions_is_bounded(
+    tmp_path: Path, extra: str, complaint: str
+) -> None:
+    with pytest.raises(ManifestError, match=complaint):
+        load(tmp_path, with_rows(extra + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("sums.jsonl", "../sums.jsonl", "write the name of a file"),
+        ("sums.jsonl", "identity.key", "write the name of a file"),
+        ("sums.jsonl", "x" * 513, "dataset is longer than 512"),
+        ("sha256:", "md5:", "write 'sha256:'"),
+        ('kind = "rows"', 'kind = "other"\n', ""),
+    ],
+)
+def test_files_are_named_and_pinned_in_one_way(
+    tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
+    text = with_rows().replace(old, new)
+    assert text != with_rows()
+    if not complaint:  # a kind of another package may have files, too
+        assert load(tmp_path, text).rules.tasks[0].kind == "other"
+        return
+    with pytest.raises(ManifestError, match=complaint):
+        load(tmp_path, text)
+
+
+def test_a_swarm_has_few_files(tmp_path: Path) -> None:
+    task = with_rows()[with_rows().index("[[rules.tasks]]") :]
+    tasks = [
+        task.replace('"sums"', f'"sums{number}"').replace("sha256:01", f"sha256:{number:02d}")
+        for number in range(17)
+    ]
+    text = with_rows()
+    load(tmp_path, text[: text.index("[[rules.tasks]]")] + "\n".join(tasks[:16]))
+    with pytest.raises(ManifestError, match="17 files of rows, at most 16"):
+        load(tmp_path, text[: text.index("[[rules.tasks]]")] + "\n".join(tasks))
