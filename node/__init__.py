@@ -31,6 +31,8 @@ Both, and around them
   home.py       the node's directory; join.py the swarm that it joined; log.py
   status.py     one name per number; status_json.py the same as JSON
   cli.py        the console script `sapo`; report.py, words.py, escape.py what it prints
+  task_tools.py tasks as their authors see them; task_check.py the gate for them; task_view.py
+                both in a terminal; manifest_edit.py digests written into a swarm file
   demo.py       a swarm on one machine; demo_home.py, demo_process.py, demo_swarm.py,
                 summary.py, picture.py, view.py
   make_tiny.py  trains the embedded policy in tiny/ from nothing; tiny_tokenizer.py, tiny_exam.py

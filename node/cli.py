@@ -1,10 +1,11 @@
 """The console script `sapo`.
 
 Exit status: 0 done; 1 our bug (a traceback); 2 wrong usage or settings; 3 the demo ran and did
-not show what it should, and says what; 4 the engine or the verifier does not work here; 5 no node
-answers. SIGTERM and Ctrl-C end in order: 0.
+not show what it should, or a task failed its check, and says what; 4 the engine or the verifier
+does not work here; 5 no node answers. SIGTERM and Ctrl-C end in order: 0.
 """
 
+import logging
 import signal
 import sys
 import threading
@@ -26,21 +27,35 @@ from node.escape import printable
 from node.home import HomeError, clear_home
 from node.join import join_swarm
 from node.log import log_to
+from node.manifest_edit import write_digests
 from node.report import NodeUnreachable, fetch_snapshot, print_peers, print_status
 from node.status_json import to_json
+from node.task_check import check_tasks
+from node.task_tools import (
+    TaskList,
+    draw_samples,
+    find_task,
+    installed_kinds,
+    list_tasks,
+    opener,
+)
+from node.task_view import print_report, print_samples, print_task, print_tasks
 from rewards.verifier import VerifierBroken
 from swarm.identity import IdentityError
 from swarm.manifest import Manifest, ManifestError, load_manifest
 
 EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN, EXIT_UNREACHABLE = 2, 3, 4, 5
+EXIT_TASK_FAILS = 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 policy_app = typer.Typer(no_args_is_help=True, help="The embedded policy.")
 config_app = typer.Typer(no_args_is_help=True, help="Settings.")
 peers_app = typer.Typer(no_args_is_help=True, help="The node's peers.")
+tasks_app = typer.Typer(no_args_is_help=True, help="Tasks, for those who read or write them.")
 app.add_typer(policy_app, name="policy")
 app.add_typer(config_app, name="config")
 app.add_typer(peers_app, name="peers")
+app.add_typer(tasks_app, name="tasks")
 console = Console()
 _errors = Console(stderr=True)
 
@@ -197,6 +212,88 @@ def make_tiny_command(
     log_to(None)
     report = make_tiny(out, seed=seed)
     console.print(str(report), highlight=False)
+
+
+@tasks_app.command("ls")
+def list_tasks_command(
+    manifest: ManifestName = None, home: Home = None, as_json: AsJson = False
+) -> None:
+    """The tasks of a swarm file, what this machine makes of them, and the kinds installed."""
+    config, chosen = _tasks_of(manifest, home)
+    entries = list_tasks(chosen.rules.tasks, opener(config, chosen))
+    kinds = installed_kinds()
+    if as_json:
+        found = TaskList(chosen.swarm_id, tuple(entries), tuple(kinds))
+        sys.stdout.write(to_json(found).decode() + "\n")
+    else:
+        print_tasks(chosen, entries, kinds, console)
+
+
+@tasks_app.command("show")
+def show_task(
+    name: Annotated[str, typer.Argument(help="A task of the swarm file.")],
+    manifest: ManifestName = None,
+    home: Home = None,
+) -> None:
+    """Everything of one task: parameters, prompting, limits, digest, what counts as right."""
+    config, chosen = _tasks_of(manifest, home)
+    (entry,) = list_tasks([find_task(chosen, name)], opener(config, chosen))
+    print_task(chosen, entry, config.verify.deadline_s, console)
+
+
+@tasks_app.command("sample")
+def sample_task(
+    name: Annotated[str, typer.Argument(help="A task of the swarm file.")],
+    number: Annotated[int, typer.Option("-n", help="Questions.", min=1, max=1000)] = 5,
+    seed: Annotated[int, typer.Option(help="Another one, other questions.")] = 0,
+    manifest: ManifestName = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the model reads, and what counts as right."""
+    config, chosen = _tasks_of(manifest, home)
+    samples = draw_samples(find_task(chosen, name), opener(config, chosen), number, seed)
+    if as_json:
+        sys.stdout.write(to_json(samples).decode() + "\n")
+    else:
+        print_samples(samples, console)
+
+
+@tasks_app.command("check")
+def check_tasks_command(
+    manifest: Annotated[str, typer.Argument(help="A swarm file or its name.")],
+    write: Annotated[
+        bool, typer.Option("--write", help="Put the digests of tasks that hold into the file.")
+    ] = False,
+) -> None:
+    """The gate for those who write tasks: 0 only if strangers can rely on every one."""
+    config, chosen = _tasks_of(manifest, None)
+    reports = []
+    with console.status("starting workers") as status:
+        rules = chosen.rules
+        for report in check_tasks(
+            rules.tasks, opener(config, chosen), rules.max_answer_bytes, status.update
+        ):
+            print_report(report, console)
+            reports.append(report)
+    new = {report.spec.name: report.digest for report in reports if report.needs_digest}
+    if write and new:
+        write_digests(config.manifest_file, new)
+        wrote = f"wrote {len(new)} digests into {config.manifest_file}; its swarm is now "
+        console.print(Text(wrote + load_manifest(config.manifest_file).swarm_id))
+    failed = [r.spec.name for r in reports if not r.holds or (r.needs_digest and not write)]
+    if failed:
+        said = f"{len(failed)} of {len(reports)} tasks fail: {', '.join(failed)}"
+        console.print(Text(said, style="bold red"))
+        raise typer.Exit(EXIT_TASK_FAILS)
+    console.print(Text(f"{len(reports)} tasks, and all hold", style="bold green"))
+
+
+def _tasks_of(manifest: str | None, home: Path | None) -> tuple[NodeConfig, Manifest]:
+    """Settings and swarm file; what becomes of workers stands in the answer, not in the log."""
+    logging.getLogger("rewards").setLevel(logging.CRITICAL)
+    config = load_config(None, {"manifest": manifest, "home": home})
+    return config, load_manifest(config.manifest_file)
 
 
 @config_app.command("show")

@@ -1,7 +1,7 @@
 """The manifest's tasks on this machine: workers that judge them, and which it judges as all do."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from node.config import ConfigError, NodeConfig
 from node.data import find_data
@@ -13,8 +13,13 @@ from swarm.manifest import Manifest
 logger = logging.getLogger(__name__)
 
 
-def open_verifier(config: NodeConfig, manifest: Manifest) -> Verifier:
+def open_verifier(
+    config: NodeConfig, manifest: Manifest, command: Sequence[str] | None = None
+) -> Verifier:
     """Worker processes for the manifest's tasks; the first call waits until they are up.
+
+    Args:
+        command: starts a worker otherwise than a node does, see Verifier.
 
     Raises:
         ConfigError: a file of rows is missing, or is not the one that the manifest pins.
@@ -25,7 +30,7 @@ def open_verifier(config: NodeConfig, manifest: Manifest) -> Verifier:
         max_answer_bytes=manifest.rules.max_answer_bytes,
     )
     data = find_data(manifest, config.home, config.manifest_file.parent)
-    return Verifier(manifest.rules.tasks, limits, config.verify.workers, data=data)
+    return Verifier(manifest.rules.tasks, limits, config.verify.workers, command, data)
 
 
 def find_usable_tasks(

@@ -198,7 +198,8 @@ def _answer(tasks: dict[str, Task | Refused], item: Item) -> Reply:
         case Describe():
             from rewards.digest import digest
 
-            return TaskFacts(digest(task), task.deterministic, task.num_questions)
+            rule = str(getattr(task, "rule", ""))
+            return TaskFacts(digest(task), task.deterministic, task.num_questions, rule)
 
 
 def _judged(found: bool | Program) -> Judged | Program:

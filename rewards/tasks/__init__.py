@@ -99,6 +99,8 @@ class TaskFacts(msgspec.Struct, frozen=True, tag="facts"):
     """See rewards/digest.py."""
     deterministic: bool
     num_questions: int | None
+    rule: str = ""
+    """What counts as correct, in a few words for people: the task's `rule`, where it has one."""
 
 
 class TaskRefused(ValueError):

@@ -54,6 +54,7 @@ class ReasoningGymTask:
         self.spec = spec
         self.deterministic = True
         self.num_questions = None
+        self.rule = audited.rule.__name__
         self._dataset = dataset
         self._audited = audited
         self._instruction = instruction(spec.answer_format)
