@@ -20,9 +20,9 @@ import msgspec
 from node.batch import Origin, OwnRollout, VerifiedRollout, may_share
 from node.config import Share
 from node.status import HeldOutStatus, RoundReport, Status
+from rewards.frames import frame
 from rewards.question import Answer, Expansion, Judged, Question, Verdict
 from rewards.verifier import VerifierBroken
-from rewards.worker import frame
 
 logger = logging.getLogger(__name__)
 

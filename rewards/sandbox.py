@@ -32,7 +32,8 @@ NOT covered:
   of any path work where its directories can be searched
 - what is open before: the pipes to the verifier. A program can write any reply there; whoever
   reads it must take it for a stranger's text
-- memory outside of the address space: pipes (64 open files of 64 KiB), thread stacks in the kernel
+- memory outside of the address space: what open pipes and files in memory hold (MAX_OPEN_FILES of
+  64 KiB or max_file_bytes), the kernel's own for threads
 - SIGXCPU can be ignored by a program: only a hard limit on CPU time or being killed ends it
 - side channels (caches, timing), the load on CPU and memory bandwidth, flaws of the kernel
 - what the worker knows already: its own memory. No secret belongs there
@@ -97,7 +98,9 @@ class Isolation(msgspec.Struct, frozen=True):
         return self.landlock_abi > 0 and self.seccomp
 
 
-def confine(memory_mib: int, parent_pid: int, *, threads: bool = False) -> None:
+def confine(
+    memory_mib: int, parent_pid: int, *, threads: bool = False, max_file_bytes: int = 0
+) -> None:
     """Takes on all limits but the CPU time. Irrevocable for an ordinary user.
 
     Ends the process at once if `parent_pid` is no longer its parent: the node has died.
@@ -105,6 +108,7 @@ def confine(memory_mib: int, parent_pid: int, *, threads: bool = False) -> None:
     Args:
         threads: whether it will be able to start threads. Then it can start processes, too, until
             it is isolated.
+        max_file_bytes: of any file that it writes, those in memory included.
 
     Raises:
         OSError: the kernel refused a limit; the worker must not go on.
@@ -120,7 +124,7 @@ def confine(memory_mib: int, parent_pid: int, *, threads: bool = False) -> None:
     os.register_at_fork(after_in_child=lambda: os._exit(1))
     _limit(resource.RLIMIT_AS, memory_mib * 2**20)
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_FSIZE, max_file_bytes)
     _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
     if not threads:
         _limit(resource.RLIMIT_NPROC, 0)

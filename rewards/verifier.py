@@ -4,16 +4,21 @@
 A request's items go to one worker, which replies to each as soon as it is known. An item that
 meets a limit or ends the worker is unscorable, and only that one: a warm spare goes on with the
 next item, and another spare starts meanwhile.
+
+An answer that is a program comes back from its worker to be run elsewhere (rewards/runner.py); a
+worker then decides by what it did.
 """
 
 import logging
 import math
 import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -21,6 +26,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from rewards.process import WorkerLost, WorkerProcess, worker_command
+from rewards.program import Program
 from rewards.question import (
     MAX_INDEX,
     Answer,
@@ -31,6 +37,7 @@ from rewards.question import (
     Unscorable,
     Verdict,
 )
+from rewards.runner import Runner
 from rewards.sandbox import Isolation
 from rewards.tasks import TaskFacts, TaskSpec
 from rewards.worker import (
@@ -66,7 +73,8 @@ class Limits:
     """What one worker, and one item (an answer or an expansion), may use."""
 
     deadline_s: float = 5.0
-    """Wall-clock seconds for one item."""
+    """Wall-clock seconds for one item; for a program, beyond the CPU seconds that its task gives
+    it."""
     cpu_s: int = 5
     """CPU seconds for one item; the kernel rounds up by at most one."""
     memory_mib: int = 2048
@@ -87,14 +95,18 @@ class VerifierStats:
     """Answers that got a verdict."""
     unscorable: Mapping[Reason, int]
     """Answers and expansions that got none; every reason is a key."""
+    programs_run: int
+    """Answers that were programs."""
     workers_started: int
     workers_lost: int
     """Workers that ended before close(): killed at a limit, crashed, or failed to start."""
 
 
 _Outcome = TypeVar("_Outcome")
+_Result = TypeVar("_Result")
 _decode_expanded = msgspec.msgpack.Decoder(Expanded | Unscorable).decode
-_decode_judged = msgspec.msgpack.Decoder(Judged | Unscorable).decode
+_decode_judged = msgspec.msgpack.Decoder(Judged | Program | Unscorable).decode
+_decode_compared = msgspec.msgpack.Decoder(Judged | Unscorable).decode
 _decode_described = msgspec.msgpack.Decoder(TaskFacts | Refused | Unscorable).decode
 
 
@@ -148,12 +160,14 @@ class Verifier:
         self._isolation: Isolation | None = None
         self._judged = 0
         self._unscorable: Counter[Reason] = Counter()
+        self._programs_run = 0
         self._workers_started = 0
         self._workers_lost = 0
         # Workers are started in these threads only: a worker dies with the thread that started
         # it (PR_SET_PDEATHSIG), and these live until close().
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="verifier")
         self._threads.submit(self._warm_up)
+        self._runner = Runner(limits.start_deadline_s, limits.programs_anyway)
 
     def __enter__(self) -> Self:
         return self
@@ -177,7 +191,8 @@ class Verifier:
             self._refusal(question) or Expand(self._limits.cpu_s, question)
             for question in questions
         ]
-        outcomes = self._answer(items, _decode_expanded, self._limits.deadline_s)
+        outcomes, _ = self._answer(items, _decode_expanded, self._limits.deadline_s)
+        self._count(outcomes)
         return [
             outcome.expansion if isinstance(outcome, Expanded) else outcome for outcome in outcomes
         ]
@@ -192,14 +207,20 @@ class Verifier:
             VerifierBroken: no worker can be started.
             VerifierClosed: close() was called.
         """
-        items = [
-            self._refusal(question, answer.text)
-            or Judge(self._limits.cpu_s, question, answer.text, answer.finished)
-            for question, answers in requests
-            for answer in answers
-        ]
-        verdicts = iter(self._answer(items, _decode_judged, self._limits.deadline_s))
+        pairs = [(question, answer) for question, answers in requests for answer in answers]
+        verdicts = iter(self._judge(pairs)[0])
         return [[next(verdicts) for _ in answers] for _, answers in requests]
+
+    def judge_one(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
+        """The verdict on an answer, and how many seconds it held a worker, or a process that ran
+        it. Waiting for a free one does not count.
+
+        Raises:
+            VerifierBroken: no worker can be started.
+            VerifierClosed: close() was called.
+        """
+        (verdict,), held_s = self._judge([(question, answer)])
+        return verdict, held_s
 
     def judge_afresh(self, question: Question, answers: Sequence[Answer]) -> list[Verdict]:
         """A verdict for each answer by a worker that has done nothing before, and is then ended.
@@ -211,12 +232,7 @@ class Verifier:
             VerifierBroken: no worker can be started.
             VerifierClosed: close() was called.
         """
-        items = [
-            self._refusal(question, answer.text)
-            or Judge(self._limits.cpu_s, question, answer.text, answer.finished)
-            for answer in answers
-        ]
-        return [*self._answer(items, _decode_judged, self._limits.deadline_s, afresh=True)]
+        return self._judge([(question, answer) for answer in answers], afresh=True)[0]
 
     def describe(self) -> dict[str, TaskFacts | Refused]:
         """What a worker finds out about each task, or why it cannot be built, by name.
@@ -229,7 +245,8 @@ class Verifier:
         limit_s = self._limits.start_deadline_s
         items = [Describe(math.ceil(limit_s), name) for name in names]
         described: dict[str, TaskFacts | Refused] = {}
-        outcomes = self._answer(items, _decode_described, limit_s)
+        outcomes, _ = self._answer(items, _decode_described, limit_s)
+        self._count(outcomes)
         for name, outcome in zip(names, outcomes, strict=True):
             if isinstance(outcome, Unscorable):
                 raise VerifierBroken(
@@ -250,6 +267,7 @@ class Verifier:
             return VerifierStats(
                 self._judged,
                 {reason: self._unscorable[reason] for reason in Reason},
+                self._programs_run,
                 self._workers_started,
                 self._workers_lost,
             )
@@ -261,6 +279,7 @@ class Verifier:
             alive = list(self._alive)
         for worker in alive:
             worker.kill()
+        self._runner.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         for worker in alive:
             worker.close_pipes()
@@ -279,31 +298,67 @@ class Verifier:
             return Unscorable(Reason.CHECKER_ERROR, "the answer's text has no UTF-8 form")
         return Unscorable(Reason.TOO_LONG) if num_bytes > self._limits.max_answer_bytes else None
 
+    def _judge(
+        self, pairs: Sequence[tuple[Question, Answer]], afresh: bool = False
+    ) -> tuple[list[Verdict], float]:
+        """The verdicts, and how many seconds they held workers and programs' processes."""
+        items = [
+            self._refusal(question, answer.text)
+            or Judge(self._limits.cpu_s, question, answer.text, answer.finished)
+            for question, answer in pairs
+        ]
+        found, held_s = self._answer(items, _decode_judged, self._limits.deadline_s, afresh)
+        programs = [
+            partial(self._run_program, question, outcome, afresh)
+            for (question, _), outcome in zip(pairs, found, strict=True)
+            if isinstance(outcome, Program)
+        ]
+        ran = self._gather(programs)
+        held_s += sum(seconds for _, seconds in ran)
+        decided = iter([verdict for verdict, _ in ran])
+        verdicts = [next(decided) if isinstance(outcome, Program) else outcome for outcome in found]
+        self._count(verdicts, len(programs))
+        return verdicts, held_s
+
+    def _count(self, outcomes: Sequence[object], num_programs: int = 0) -> None:
+        with self._lock:
+            self._judged += sum(isinstance(outcome, Judged) for outcome in outcomes)
+            self._unscorable.update(
+                outcome.reason for outcome in outcomes if isinstance(outcome, Unscorable)
+            )
+            self._programs_run += num_programs
+
     def _answer(
         self,
         items: Sequence[Item | Unscorable],
         decode: Callable[[bytes], _Outcome | Unscorable],
         deadline_s: float,
         afresh: bool = False,
-    ) -> list[_Outcome | Unscorable]:
-        """The outcome of each item, in order; those that are unscorable already stay so."""
+    ) -> tuple[list[_Outcome | Unscorable], float]:
+        """The outcome of each item, in order; those that are unscorable already stay so. And how
+        many seconds they held workers."""
         open_items = [item for item in items if not isinstance(item, Unscorable)]
-        futures: list[Future[list[_Outcome | Unscorable]]] = []
+        chunks = self._chunks(open_items, 1 if afresh else self._num_workers)
+        parts = self._gather(
+            partial(self._run, chunk, decode, deadline_s, afresh) for chunk in chunks
+        )
+        answered = iter([outcome for answered, _ in parts for outcome in answered])
+        outcomes = [item if isinstance(item, Unscorable) else next(answered) for item in items]
+        return outcomes, sum((held_s for _, held_s in parts), 0.0)
+
+    def _gather(self, work: Iterable[Callable[[], _Result]]) -> list[_Result]:
+        """The results of what is done in our threads.
+
+        Raises:
+            VerifierClosed: close() was called.
+        """
         try:
-            for chunk in self._chunks(open_items, 1 if afresh else self._num_workers):
-                futures.append(self._threads.submit(self._run, chunk, decode, deadline_s, afresh))
-            answered = iter([outcome for future in futures for outcome in future.result()])
+            futures = [self._threads.submit(part) for part in work]
+            return [future.result() for future in futures]
         except (CancelledError, RuntimeError) as error:
             if self._closed:
                 raise VerifierClosed("the verifier was closed") from error
             raise
-        outcomes = [item if isinstance(item, Unscorable) else next(answered) for item in items]
-        with self._lock:
-            self._judged += sum(isinstance(outcome, Judged) for outcome in outcomes)
-            self._unscorable.update(
-                outcome.reason for outcome in outcomes if isinstance(outcome, Unscorable)
-            )
-        return outcomes
 
     def _chunks(self, items: Sequence[Item], num_workers: int) -> Iterator[list[Item]]:
         """Parts for the workers to share, each bounded in items and in bytes."""
@@ -321,14 +376,17 @@ class Verifier:
         decode: Callable[[bytes], _Outcome | Unscorable],
         deadline_s: float,
         afresh: bool,
-    ) -> list[_Outcome | Unscorable]:
-        """Has the items answered by as many workers as it takes. Runs in one of our threads."""
+    ) -> tuple[list[_Outcome | Unscorable], float]:
+        """Has the items answered by as many workers as it takes, and says for how many seconds it
+        held them. Runs in one of our threads."""
         outcomes: list[_Outcome | Unscorable] = []
+        held_s = 0.0
         while len(outcomes) < len(items):
             worker = self._take(afresh)
+            taken = time.monotonic()
             lost: WorkerLost | None = None
             try:
-                worker.send(items[len(outcomes) :], deadline_s)
+                worker.ask(items[len(outcomes) :], deadline_s)
                 while len(outcomes) < len(items):
                     outcomes.append(outcome := worker.receive(decode, deadline_s))
                     if isinstance(outcome, Unscorable) and outcome.reason is Reason.MEMORY:
@@ -337,13 +395,29 @@ class Verifier:
             except WorkerLost as error:
                 lost = error
                 outcomes.append(Unscorable(error.reason, error.detail))
+            held_s += time.monotonic() - taken
             if lost is None and afresh:
                 self._end(worker)
             elif lost is None:
                 self._give_back(worker)
             else:
                 self._discard(worker, lost, f"while it worked on {_name(items[len(outcomes) - 1])}")
-        return outcomes
+        return outcomes, held_s
+
+    def _run_program(
+        self, question: Question, program: Program, afresh: bool
+    ) -> tuple[Verdict, float]:
+        """The verdict on a program by what it does, and for how many seconds it held its process
+        and a worker. Runs in one of our threads."""
+        started = time.monotonic()
+        ran = self._runner.run(program, self._limits.deadline_s + program.cpu_s)
+        held_s = time.monotonic() - started
+        if isinstance(ran, Unscorable):
+            return ran, held_s
+        item = Compare(self._limits.cpu_s, question, ran)
+        limit_s = self._limits.deadline_s
+        (verdict,), compared_s = self._run([item], _decode_compared, limit_s, afresh)
+        return verdict, held_s + compared_s
 
     def _warm_up(self) -> None:
         with self._lock:

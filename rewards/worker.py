@@ -1,8 +1,8 @@
 """What runs inside a verifier's worker process, and the messages between it and the verifier.
 
-A message is a frame: 4 bytes length (big-endian), then msgpack. The verifier sends `Start` once
-and gets `Ready`; after that it sends tuples of items and gets one reply per item, in order, each
-written as soon as it is known, so that the item that ends the worker can be named.
+A message is a frame (rewards/frames.py) of msgpack. The verifier sends `Start` once and gets
+`Ready`; after that it sends tuples of items and gets one reply per item, in order, each written as
+soon as it is known, so that the item that ends the worker can be named.
 
 Limits are taken on first; then the installed code of the tasks' kinds is imported; then files and
 network are closed; only then is the manifest looked at, and what strangers wrote.
@@ -10,7 +10,6 @@ network are closed; only then is the manifest looked at, and what strangers wrot
 
 import faulthandler
 import os
-import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import BinaryIO, cast
 import msgspec
 
 from rewards import sandbox
+from rewards.frames import read_frame, write_frame
 from rewards.program import Program, Ran
 from rewards.question import Expansion, Judged, Question, Reason, Unscorable
 from rewards.tasks import (
@@ -100,11 +100,6 @@ Item = Expand | Judge | Compare | Describe
 Reply = Expanded | Judged | Program | TaskFacts | Refused | Unscorable
 
 
-def frame(payload: bytes) -> bytes:
-    """`payload` with its length in front."""
-    return struct.pack(">I", len(payload)) + payload
-
-
 def escape(text: str) -> str:
     """Text of a stranger as at most 200 printable ASCII characters."""
     return ascii(text[:MAX_DETAIL_CHARS])[1:-1][:MAX_DETAIL_CHARS]
@@ -127,7 +122,7 @@ def serve(
     """
     requests, replies = _take_pipes()
     faulthandler.enable()  # names the line of a crash in C on stderr, which the verifier logs
-    first = _read_frame(requests)
+    first = read_frame(requests, MAX_REQUEST_BYTES)
     if first is None:
         return
     start = msgspec.msgpack.decode(first, type=Start)
@@ -169,7 +164,7 @@ def _answer_items(tasks: dict[str, Task | Refused], requests: BinaryIO, replies:
     encode = msgspec.msgpack.Encoder().encode
     decode = msgspec.msgpack.Decoder(tuple[Item, ...]).decode
     out_of_memory = encode(Unscorable(Reason.MEMORY))  # made now: later there may be no room
-    while (request := _read_frame(requests)) is not None:
+    while (request := read_frame(requests, MAX_REQUEST_BYTES)) is not None:
         for item in decode(request):
             sandbox.renew_cpu_budget(item.cpu_s)
             try:
@@ -228,22 +223,8 @@ def _take_pipes() -> tuple[BinaryIO, int]:
     return requests, replies
 
 
-def _read_frame(pipe: BinaryIO) -> bytes | None:
-    """The next frame's payload; None where the verifier has closed the pipe."""
-    header = pipe.read(4)
-    if len(header) < 4:
-        return None
-    size = struct.unpack(">I", header)[0]
-    if size > MAX_REQUEST_BYTES:
-        raise ValueError(f"a request of {size} bytes")
-    payload = pipe.read(size)
-    return payload if len(payload) == size else None
-
-
 def _write(pipe: int, payload: bytes) -> None:
-    rest = memoryview(frame(payload))
     try:
-        while rest:
-            rest = rest[os.write(pipe, rest) :]
+        write_frame(pipe, payload)
     except BrokenPipeError:
         sys.exit(0)

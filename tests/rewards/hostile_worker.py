@@ -1,9 +1,13 @@
-"""A worker whose tasks do what an answer tells them: every hazard that real tasks might hold."""
+"""A worker whose tasks do what an answer tells them: every hazard that real tasks might hold.
+
+    python hostile_worker.py ROOT [FIFO]
+
+ROOT is what holds the package `rewards`; FIFO what "tell and sleep" writes to.
+"""
 
 import ctypes
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +21,7 @@ from rewards.tasks import TaskRefused, TaskSpec
 from rewards.worker import serve
 
 PROTOCOL_FDS = range(3, 10)
+FIFO = os.open(sys.argv[2], os.O_RDWR) if len(sys.argv) > 2 else -1
 
 
 class Honest:
@@ -71,8 +76,8 @@ def _busy() -> bool:
     return True
 
 
-def _tell_parent_and_sleep() -> None:
-    os.kill(os.getppid(), signal.SIGUSR1)
+def _tell_and_sleep() -> None:
+    os.write(FIFO, b"x")
     time.sleep(3600)
 
 
@@ -156,7 +161,7 @@ def _write_here() -> None:
 ACTIONS = {
     "loop": _loop,
     "busy": _busy,
-    "tell and sleep": _tell_parent_and_sleep,
+    "tell and sleep": _tell_and_sleep,
     "sleep": lambda: time.sleep(3600),
     "regex": lambda: bool(re.match(r"(a+)+$", "a" * 60 + "b")),
     "pow": lambda: 7 ** (10**9) == 0,
@@ -185,7 +190,7 @@ ACTIONS = {
     "is torch imported": lambda: "torch" in sys.modules,
     "is hashing fixed": lambda: sys.flags.hash_randomization == 0,
     "is secret visible": lambda: "SAPO_SECRET" in os.environ,
-    "is my group my own": lambda: os.getpgid(0) == os.getpid() == os.getsid(0),
+    "is my group my own": lambda: os.getpgrp() == os.getpid(),
 }
 
 
