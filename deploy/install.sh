@@ -90,7 +90,7 @@ missing_packages() {
         echo libgmp-dev
     fi
     if [ -z "$python" ]; then
-        printf '%s\n' python3 python3-venv python3-dev
+        printf '%s\n' python3 python3-venv python3-dev libseccomp2
     else
         "$python" - <<'END'
 import os, sys, sysconfig
@@ -101,6 +101,11 @@ except ImportError:
     print(name + "-venv")
 if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
     print(name + "-dev")
+try:
+    import ctypes
+    ctypes.CDLL("libseccomp.so.2")  # as rewards/kernel.py loads it
+except OSError:
+    print("libseccomp2")
 END
     fi
 }

@@ -26,8 +26,9 @@ NEEDS = {
     "gmp": "libgmp-dev",
     "venv": "python3.11-venv",
     "headers": "python3.11-dev",
+    "seccomp": "libseccomp2",
 }
-EVERYTHING = "make build-essential libgmp-dev python3.11-venv python3.11-dev"
+EVERYTHING = "make build-essential libgmp-dev python3.11-venv python3.11-dev libseccomp2"
 
 RECORD = 'echo "${0##*/} $*" >>"$MACHINE/calls"\n'
 GCC = 'cat >/dev/null; test ! -e "$MACHINE/no-gmp"\n'
@@ -42,6 +43,7 @@ APT_GET = RECORD + dedent("""\
             python3) cp "$MACHINE/spare/python3" "$MACHINE/bin/" ;;
             python*-venv) rm -f "$MACHINE/no-venv" ;;
             python*-dev) rm -f "$MACHINE/no-headers" ;;
+            libseccomp2) rm -f "$MACHINE/no-seccomp" ;;
         esac
     done
     """)
@@ -51,7 +53,8 @@ PYTHON = dedent("""\
         "-")
             cat >/dev/null
             test ! -e "$MACHINE/no-venv" || echo python3.11-venv
-            test ! -e "$MACHINE/no-headers" || echo python3.11-dev ;;
+            test ! -e "$MACHINE/no-headers" || echo python3.11-dev
+            test ! -e "$MACHINE/no-seccomp" || echo libseccomp2 ;;
         "-m venv "*)
             echo "venv" >>"$MACHINE/calls"
             mkdir -p "$3/bin"
@@ -107,7 +110,7 @@ class Machine:
         self.put("id", f"echo {0 if name == 'root' else 1000}\n")
 
     def lacks(self, thing: str) -> None:
-        if thing in ("gmp", "venv", "headers"):
+        if thing in ("gmp", "venv", "headers", "seccomp"):
             (self.path / f"no-{thing}").touch()
         else:
             (self.bin / thing).unlink()
@@ -289,7 +292,7 @@ def test_a_machine_without_any_python_gets_one(machine: Machine) -> None:
     machine.lacks("python3")
     status, output = machine.demo()
     assert status == 0, output
-    assert machine.apt_get_installed() == "python3 python3-venv python3-dev"
+    assert machine.apt_get_installed() == "python3 python3-venv python3-dev libseccomp2"
 
 
 @pytest.mark.parametrize("version", ["3 10", "3 14"])
@@ -545,10 +548,11 @@ def test_the_probe_sees_what_a_real_python_lacks(machine: Machine, tmp_path: Pat
     broken.mkdir()
     (broken / "ensurepip.py").write_text("raise ImportError\n")
     (broken / "sitecustomize.py").write_text(
-        "import sysconfig\nsysconfig.get_path = lambda name: '/nowhere'\n"
+        "import ctypes, sysconfig\nsysconfig.get_path = lambda name: '/nowhere'\n"
+        "def load(name): raise OSError(name)\nctypes.CDLL = load\n"
     )
     found = machine.plan(SAPO_PYTHON=sys.executable, PYTHONPATH=str(broken))[1]
-    assert f"missing OS packages: {name}-venv {name}-dev\n" in found
+    assert f"missing OS packages: {name}-venv {name}-dev libseccomp2\n" in found
 
 
 def test_the_installer_and_pyproject_agree() -> None:
