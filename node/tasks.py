@@ -12,6 +12,9 @@ from swarm.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
+FEW_QUESTIONS = 64
+"""Below, a task may well have fewer than two held-out ones."""
+
 
 def open_verifier(
     config: NodeConfig, manifest: Manifest, command: Sequence[str] | None = None
@@ -57,6 +60,13 @@ def find_usable_tasks(
             )
         else:
             usable[task.name] = facts
+            if facts.num_questions is not None and facts.num_questions < FEW_QUESTIONS:
+                logger.warning(
+                    "task %s has only %d questions: one in 16 texts is held out, perhaps none of "
+                    "these; evaluations will say little about it",
+                    task.name,
+                    facts.num_questions,
+                )
             continue
         logger.error("task %s is left out: %s", task.name, left_out[task.name])
     if not usable:

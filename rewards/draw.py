@@ -9,7 +9,15 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from rewards.question import MAX_INDEX, Expansion, Question, Unscorable, is_held_out, normalise
+from rewards.question import (
+    MAX_INDEX,
+    Expansion,
+    Question,
+    Unscorable,
+    is_held_out,
+    is_shown,
+    normalise,
+)
 from rewards.verifier import Verifier
 
 logger = logging.getLogger(__name__)
@@ -36,7 +44,8 @@ def draw_training(
 ) -> list[Expansion]:
     """The questions of one round, none of them held out, in the order of their slots.
 
-    Each slot's task is drawn uniformly. Texts are distinct within the round as far as the tasks
+    They bear their canonical addresses; one that its task shows as an example is not drawn. Each
+    slot's task is drawn uniformly. Texts are distinct within the round as far as the tasks
     have enough of them. The same arguments give the same questions on every node. A task that
     fails, or has no text to train on, is left out of this round and logged.
 
@@ -79,8 +88,11 @@ def draw_held_out(
             if len(exam) == num_questions:
                 break
             if (expansion := next(turns[name], None)) is None:
+                given = sum(one.question.task == name for one in exam)
                 logger.warning(
-                    "task %s has no more held-out questions: others fill its share", name
+                    "task %s has no more held-out questions than %d: others fill its share",
+                    name,
+                    given,
                 )
                 del turns[name]
             else:
@@ -113,7 +125,7 @@ def _fill_slots(
             if isinstance(outcome, Unscorable):
                 failures[question.task] += 1
                 _warn(question, outcome)
-            elif not is_held_out(outcome.text):
+            elif not is_held_out(outcome.text) and not is_shown(outcome):
                 text = normalise(outcome.text)
                 if text not in texts or attempt >= MAX_NEW_TEXT_ATTEMPTS:
                     texts.add(text)
@@ -148,7 +160,11 @@ def _held_out(verifier: Verifier, task: str, seed: int, texts: set[str]) -> Iter
             if isinstance(outcome, Unscorable):
                 failures += 1
                 _warn(question, outcome)
-            elif is_held_out(outcome.text) and (text := normalise(outcome.text)) not in texts:
+            elif (
+                is_held_out(outcome.text)
+                and not is_shown(outcome)
+                and (text := normalise(outcome.text)) not in texts
+            ):
                 fruitless = 0
                 texts.add(text)
                 yield outcome

@@ -112,3 +112,10 @@ def is_held_out(text: str) -> bool:
     and stored questions alike. If a node changed the rule, it would train on its peers' exams.
     """
     return hashlib.sha256(normalise(text).encode()).digest()[0] >= 0xF0
+
+
+def is_shown(expansion: Expansion) -> bool:
+    """Whether the question is one of the examples before it, but for what follows it (the
+    instruction how to answer): then its answer is there to be copied."""
+    text = normalise(expansion.text) + " "
+    return any(text.startswith(normalise(one.question) + " ") for one in expansion.examples)

@@ -41,7 +41,11 @@ class Honest:
             while True:
                 pass
         return Expansion(
-            Question(self.spec.name, index), f"{self.spec.name}: say {shown}", str(index)
+            Question(self.spec.name, index),
+            f"{self.spec.name}: say {shown}",
+            str(index),
+            self.spec.system,
+            self.spec.examples,
         )
 
     def judge(self, index: int, answer_text: str, finished: bool) -> bool:

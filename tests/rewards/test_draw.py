@@ -9,7 +9,7 @@ import pytest
 
 import rewards
 from rewards.draw import DrawFailed, draw_held_out, draw_training
-from rewards.question import Expansion, is_held_out, normalise
+from rewards.question import Example, Expansion, is_held_out, normalise
 from rewards.tasks import TaskSpec
 from rewards.verifier import Verifier
 
@@ -23,12 +23,15 @@ NAMES = [f"only{number}" for number in itertools.islice(itertools.count(), 200)]
 ONE_HELD_OUT = next(name for name in NAMES if is_held_out(f"{name}: say 0"))
 ONE_FREE = next(name for name in NAMES if not is_held_out(f"{name}: say 0"))
 
+SHOWN = tuple(Example(f"Shown:  say {number}", str(number)) for number in range(0, 40, 2))
+
 
 @pytest.fixture(scope="module")
 def verifier() -> Iterator[Verifier]:
     specs = [
         *(TaskSpec(name, "honest", "", "1") for name in PLENTY),
         TaskSpec("few", "honest", "", "1", {"num_texts": 40}),
+        TaskSpec("shown", "honest", "", "1", {"num_texts": 40}, examples=SHOWN),
         TaskSpec("broken", "honest", "", "1", {"fails": True}),
         TaskSpec(ONE_HELD_OUT, "honest", "", "1", {"num_texts": 1}),
         TaskSpec(ONE_FREE, "honest", "", "1", {"num_texts": 1}),
@@ -135,14 +138,23 @@ def test_an_exam_depends_on_the_seed_alone(verifier: Verifier) -> None:
     assert not set(texts(exam)) & set(texts(draw_held_out(verifier, PLENTY, 2, 50)))
 
 
+def test_a_question_that_its_task_shows_as_an_example_is_never_drawn(verifier: Verifier) -> None:
+    exam = draw_held_out(verifier, ["shown"], 1, 40)
+    drawn = exam + [
+        one for number in range(20) for one in draw_training(verifier, ["shown"], 1, number, 16)
+    ]
+    assert set(texts(drawn)) == {f"shown: say {number}" for number in range(1, 40, 2)}
+    assert drawn[0].examples == SHOWN
+
+
 def test_others_fill_the_share_of_a_task_with_few_held_out_texts(
     verifier: Verifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         exam = draw_held_out(verifier, [ONE_HELD_OUT, "broken", "a", "b"], 1, 61)
     assert Counter(tasks(exam)) == {ONE_HELD_OUT: 1, "a": 30, "b": 30}
-    for name in (ONE_HELD_OUT, "broken"):
-        assert f"task {name} has no more held-out questions" in caplog.text
+    for name, num in ((ONE_HELD_OUT, 1), ("broken", 0)):
+        assert f"task {name} has no more held-out questions than {num}" in caplog.text
 
 
 def test_an_exam_takes_all_there_is_and_says_that_it_is_short(

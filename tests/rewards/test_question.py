@@ -4,6 +4,8 @@ import msgspec
 import pytest
 
 from rewards.question import (
+    Example,
+    Expansion,
     Judged,
     Question,
     Reason,
@@ -11,6 +13,7 @@ from rewards.question import (
     Verdict,
     is_correct,
     is_held_out,
+    is_shown,
     normalise,
 )
 
@@ -50,3 +53,21 @@ def test_a_verdict_survives_encoding(verdict: Verdict) -> None:
 def test_questions_have_an_order_and_can_be_keys() -> None:
     questions = {Question("b", 1), Question("a", 2), Question("a", 1), Question("a", 1)}
     assert sorted(questions) == [Question("a", 1), Question("a", 2), Question("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_so"),
+    [
+        ("What is 3 + 4?", True),
+        (" what is  3 + 4?\n", True),
+        ("What is 3 + 4?\n\nWrite it.", True),
+        ("What is 3", True),  # one too many: harmless
+        ("What is 3 + 4? No", False),
+        ("Wha", False),
+        ("3 + 4?", False),
+    ],
+)
+def test_a_question_is_shown_where_an_example_asks_it(shown: str, is_so: bool) -> None:
+    text = "What is 3 + 4?\n\nWrite it."
+    examples = (Example("Other", "1"), Example(shown, "7"))
+    assert is_shown(Expansion(Question("sums", 1), text, "7", "", examples)) is is_so
