@@ -46,15 +46,32 @@ _decode_number = msgspec.msgpack.Decoder(int).decode
 _decode_isolation = msgspec.msgpack.Decoder(Isolation).decode
 
 
+def runner_command() -> tuple[str, ...]:
+    """The command that starts the process that forks.
+
+    `-S` and `-P` leave only the standard library in the module path; `-I` would ignore
+    PYTHONHASHSEED.
+    """
+    added = [str(Path(file).resolve().parents[1]) for file in (__file__, msgspec.__file__)]
+    return (sys.executable, "-P", "-s", "-S", "-c", _BOOT, *added)
+
+
 class Runner:
     """Runs programs. Thread-safe. Starts nothing before the first one."""
 
-    def __init__(self, start_deadline_s: float, programs_anyway: bool = False) -> None:
+    def __init__(
+        self,
+        start_deadline_s: float,
+        programs_anyway: bool = False,
+        command: Sequence[str] | None = None,
+    ) -> None:
         """
         Args:
             start_deadline_s: wall-clock seconds for a process to be ready for its program.
             programs_anyway: whether programs run also where the kernel cannot isolate them.
+            command: starts rewards.interpreter.main(); for tests of other machines.
         """
+        self._command = runner_command() if command is None else tuple(command)
         self._start_deadline_s = start_deadline_s
         self._programs_anyway = programs_anyway
         self._lock = threading.Lock()  # guards those below
@@ -126,7 +143,7 @@ class Runner:
             if self._closed:
                 raise _NotStarted("the runner was closed")
             if self._interpreter is None:
-                self._interpreter = _Interpreter(self._start_deadline_s)
+                self._interpreter = _Interpreter(self._command, self._start_deadline_s)
             return self._interpreter
 
     def _discard(self, interpreter: "_Interpreter | None") -> None:
@@ -144,7 +161,7 @@ class _NotStarted(Exception):
 class _Interpreter:
     """The process that forks (rewards/interpreter.py), and the socket to it. Thread-safe."""
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, command: Sequence[str], deadline_s: float) -> None:
         """
         Args:
             deadline_s: for each answer; the first one waits for its start.
@@ -155,7 +172,7 @@ class _Interpreter:
         self._socket.settimeout(deadline_s)
         with theirs:
             self._process = subprocess.Popen(
-                _command(),
+                command,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
@@ -243,13 +260,6 @@ class _Child(Pipes):
 
     def _ended(self) -> WorkerLost:
         return WorkerLost(Reason.CRASHED, f"ended with status {self.end()}")
-
-
-def _command() -> tuple[str, ...]:
-    """`-S` and `-P` leave only the standard library in the module path; `-I` would ignore
-    PYTHONHASHSEED."""
-    added = [str(Path(file).resolve().parents[1]) for file in (__file__, msgspec.__file__)]
-    return (sys.executable, "-P", "-s", "-S", "-c", _BOOT, *added)
 
 
 def _max_file_bytes(program: Program) -> int:
