@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 2
 """Of starting a process, for one program."""
 
+# One arena: others would take address space by the number of cores and threads.
+_ENVIRONMENT = {**ENVIRONMENT, "MALLOC_ARENA_MAX": "1"}
+
 _BOOT = "import sys; sys.path += sys.argv[1:]; from rewards.interpreter import main; main()"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -93,6 +96,8 @@ class Runner:
                 with interpreter.launched(launch) as child:
                     return self._converse(child, program, deadline_s)
             except (_NotStarted, OSError) as error:
+                if self._closed:
+                    return Unscorable(Reason.NO_SANDBOX, "the runner was closed")
                 level = logging.ERROR if attempt == MAX_ATTEMPTS else logging.WARNING
                 logger.log(level, "no program of an answer can be run: %s", error)
                 self._discard(interpreter)
@@ -176,7 +181,7 @@ class _Interpreter:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
-                env=ENVIRONMENT,
+                env=_ENVIRONMENT,
                 start_new_session=True,
             )
 

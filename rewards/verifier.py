@@ -187,15 +187,13 @@ class Verifier:
             VerifierBroken: no worker can be started.
             VerifierClosed: close() was called.
         """
-        items = [
-            self._refusal(question) or Expand(self._limits.cpu_s, question)
-            for question in questions
-        ]
-        outcomes, _ = self._answer(items, _decode_expanded, self._limits.deadline_s)
-        self._count(outcomes)
-        return [
-            outcome.expansion if isinstance(outcome, Expanded) else outcome for outcome in outcomes
-        ]
+        return self._expand(questions)[0]
+
+    def expand_one(self, question: Question) -> tuple[Expansion | Unscorable, float]:
+        """The text and truth of a question, and how many seconds it held a worker. Raises as
+        `expand`."""
+        (expanded,), held_s = self._expand([question])
+        return expanded, held_s
 
     def judge(self, requests: Sequence[tuple[Question, Sequence[Answer]]]) -> list[list[Verdict]]:
         """A verdict for each answer of each question, in order.
@@ -211,15 +209,20 @@ class Verifier:
         verdicts = iter(self._judge(pairs)[0])
         return [[next(verdicts) for _ in answers] for _, answers in requests]
 
-    def judge_one(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
+    def judge_one(
+        self, question: Question, answer: Answer, afresh: bool = False
+    ) -> tuple[Verdict, float]:
         """The verdict on an answer, and how many seconds it held a worker, or a process that ran
         it. Waiting for a free one does not count.
+
+        Args:
+            afresh: by a worker as `judge_afresh` takes it.
 
         Raises:
             VerifierBroken: no worker can be started.
             VerifierClosed: close() was called.
         """
-        (verdict,), held_s = self._judge([(question, answer)])
+        (verdict,), held_s = self._judge([(question, answer)], afresh)
         return verdict, held_s
 
     def judge_afresh(self, question: Question, answers: Sequence[Answer]) -> list[Verdict]:
@@ -297,6 +300,17 @@ class Verifier:
         except UnicodeEncodeError:
             return Unscorable(Reason.CHECKER_ERROR, "the answer's text has no UTF-8 form")
         return Unscorable(Reason.TOO_LONG) if num_bytes > self._limits.max_answer_bytes else None
+
+    def _expand(self, questions: Sequence[Question]) -> tuple[list[Expansion | Unscorable], float]:
+        items = [
+            self._refusal(question) or Expand(self._limits.cpu_s, question)
+            for question in questions
+        ]
+        outcomes, held_s = self._answer(items, _decode_expanded, self._limits.deadline_s)
+        self._count(outcomes)
+        return [
+            outcome.expansion if isinstance(outcome, Expanded) else outcome for outcome in outcomes
+        ], held_s
 
     def _judge(
         self, pairs: Sequence[tuple[Question, Answer]], afresh: bool = False
@@ -412,6 +426,8 @@ class Verifier:
         started = time.monotonic()
         ran = self._runner.run(program, self._limits.deadline_s + program.cpu_s)
         held_s = time.monotonic() - started
+        if self._closed:
+            raise VerifierClosed("the verifier was closed")
         if isinstance(ran, Unscorable):
             return ran, held_s
         item = Compare(self._limits.cpu_s, question, ran)
