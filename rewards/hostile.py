@@ -32,7 +32,16 @@ def code(canary: Path) -> list[str]:
     """What runs if an answer is evaluated, imported, unpickled, templated or given to a shell."""
     path = str(canary)
     touch = f"__import__('pathlib').Path({path!r}).touch()"
+    leave = "__import__('os')._exit(86)"
     return [
+        # where nothing can be created, the end of the process tells that it was run
+        leave,
+        f"[{leave}]",
+        f"[['1', {leave}]]",
+        f"({leave} or 1)",
+        f"(lambda: {leave})()",
+        f"exec({leave!r})",
+        f"sympify({leave!r})",
         touch,
         f"[{touch}]",
         f"[[{touch}]]",
@@ -63,6 +72,38 @@ def code(canary: Path) -> list[str]:
     ]
 
 
+def around(truth: str) -> list[str]:
+    """What contains the truth, calculates it or looks like it, and is not it.
+
+    For a truth of plain text: a question of which many answers are correct may take some of these.
+    """
+    wide = "".join(chr(ord(sign) + 0xFEE0) if "!" <= sign <= "~" else sign for sign in truth)
+    return [
+        f"The answer is {truth}",
+        f"{truth} or not",
+        f"{truth} {truth}",
+        f"{truth}; {truth}",
+        f"not {truth}",
+        f"{truth}?",
+        f"{truth!r}",
+        f'"{truth}"',
+        f"{{{truth}}}",
+        f"{truth}\x00",
+        f"{truth}\u200b",
+        f"\ufeff{truth}",
+        f"\u00a0{truth}",
+        f"\u202e{truth}",
+        f"str({truth!r})",
+        f"(lambda: {truth!r})()",
+        f"eval({truth!r})",
+        f"__import__('builtins').str({truth!r})",
+        f"{truth!r} if 1 else 0",
+        f"{truth!r}.strip()",
+        f"{{{{ {truth!r} }}}}",
+        *([wide] if wide != truth else []),
+    ]
+
+
 def resource(num_bytes: int) -> list[str]:
     """What costs time or memory where a text is calculated, backtracked or nested into a tree."""
 
@@ -85,6 +126,9 @@ def resource(num_bytes: int) -> list[str]:
         "'x'*10**12",
         "%1000000000d",
         "{:>1000000000}",
+        "\\binom{999999999}{499999999}",
+        "10^{10^{10}}",
+        "((((1+x)^{99}+1)^{99}+1)^{99}+1)^{99}",
         "(a+)+" + "a" * 40 + "b",
         repeated("9"),
         repeated("a") + "!",
