@@ -7,6 +7,7 @@ meant before, but for that one value.
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,8 @@ def with_digests(text: str, digests: Mapping[str, str]) -> str | None:
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     starts = [number for number, line in enumerate(lines) if _HEADER.match(line)]
-    sections = ["".join(lines[: starts[0]] if starts else lines)]
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        sections.append(_section_with_digest("".join(lines[start:end]), digests))
-    edited = "".join(sections)
+    sections = ["".join(lines[start:end]) for start, end in pairwise([0, *starts, len(lines)])]
+    edited = "".join(_section_with_digest(section, digests) for section in sections)
     wanted = tomllib.loads(text)
     for task in wanted["rules"]["tasks"]:
         if task["name"] in digests:
@@ -56,8 +55,10 @@ def with_digests(text: str, digests: Mapping[str, str]) -> str | None:
 def _section_with_digest(section: str, digests: Mapping[str, str]) -> str:
     """One [[rules.tasks]] and what follows it; unchanged where nothing fits."""
     parsed = _parsed(section)
-    task = parsed["rules"]["tasks"][0] if parsed else {}
-    if parsed is None or task.get("name") not in digests:
+    if parsed is None or not _HEADER.match(section):
+        return section
+    task = parsed["rules"]["tasks"][0]
+    if task.get("name") not in digests:
         return section
     task["digest"] = digests[task["name"]]
     fitting = (edited for edited in _edits(section, task["digest"]) if _parsed(edited) == parsed)

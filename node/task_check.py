@@ -40,7 +40,6 @@ from rewards.worker import Refused
 HASH_SEED = 4242
 """Of the second set of workers."""
 NUM_QUESTIONS = 1000
-"""Sampled of a task without end, and drawn for training."""
 MAX_QUESTIONS = 20_000
 """A task with no more than these has all of them looked at."""
 NUM_JUDGED = 64
@@ -60,6 +59,7 @@ LONG_BYTES, ROOM_FOR_MARKS = 15_000, 64
 """Of hostile answers."""
 SLOW_S = 1.0
 """Of one verdict: worth a note."""
+DEPENDS = "it must depend on the task's name and the index alone (no hash(), no set order)"
 COSTLY = (Reason.DEADLINE, Reason.MEMORY, Reason.CRASHED, Reason.CHECKER_ERROR)
 """Unscorable is allowed, but these cost a worker, or are a fault of the task."""
 
@@ -113,12 +113,17 @@ Tell = Callable[[str], None]
 
 
 def check_tasks(
-    specs: Sequence[TaskSpec], open_tasks: OpenVerifier, max_answer_bytes: int, tell: Tell
+    specs: Sequence[TaskSpec],
+    open_tasks: OpenVerifier,
+    max_answer_bytes: int,
+    tell: Tell,
+    num_questions: int = NUM_QUESTIONS,
 ) -> Iterator[TaskReport]:
     """A report for each task, in order, as soon as it is made.
 
     Args:
         max_answer_bytes: of the manifest; the long ones of the hostile answers stay below.
+        num_questions: sampled of a task without end, and drawn for training.
 
     Raises:
         VerifierBroken: workers that were ready cannot be started any more.
@@ -137,7 +142,9 @@ def check_tasks(
                     yield _not_built(spec, f"not so in another process: {other.message}")
                 elif here is not None and there is not None and other is not None:
                     state = entry_of(spec, found).state
-                    check = _Check(spec, found, other, here, there, max_answer_bytes, tell)
+                    check = _Check(
+                        spec, found, other, here, there, max_answer_bytes, tell, num_questions
+                    )
                     yield TaskReport(spec, check.run(), state, found.digest)
         finally:
             if there is not None:
@@ -163,6 +170,7 @@ class _Check:
     there: Verifier
     max_answer_bytes: int
     tell: Tell
+    num_questions: int
     findings: list[Finding] = field(default_factory=list)
     sample: list[Expansion] = field(default_factory=list)
     """Its questions, each once."""
@@ -225,13 +233,17 @@ class _Check:
         found = [one for one in self.here.expand(far) if isinstance(one, Expansion)]
         again = self.here.expand([one.question for one in found])
         for asked, one, same in zip(far, found, again, strict=False):
+            if one != same and one.question == asked:
+                where = f"question {asked.index} differs when it is asked for again"
+                self._fails("agreement", f"{where}: {DEPENDS}")
+                raise GaveUp
             if one != same or one.question.task != self.spec.name:
                 self._fails(
                     "addresses",
                     f"index {asked.index} leads to the question of index {one.question.index}, "
                     "which expands to another: Expansion.question must be its lowest address",
                 )
-                return
+                raise GaveUp
         number = self.facts.num_questions
         num_there = len({one.question for one in (*self.sample, *found)})
         if number is None and num_there < self.num_asked / 2:
@@ -305,7 +317,6 @@ class _Check:
 
     def check_agreement(self) -> None:
         """Workers under another hash seed, asked in reverse, say the same."""
-        hint = "it must depend on the task's name and the index alone (no hash(), no set order)"
         questions = [one.question for one in self.sample]
         for first in range(0, len(questions), BATCH):
             self._tell(f"comparing two processes: {first:,} of {len(questions):,}")
@@ -314,10 +325,10 @@ class _Check:
             for one, other in zip(ours, self.there.expand(batch), strict=True):
                 if one != other:
                     where = f"question {one.question.index} differs between two processes"
-                    self._fails("agreement", f"{where}: {hint}")
+                    self._fails("agreement", f"{where}: {DEPENDS}")
                     raise GaveUp
         if self.facts != self.facts_there:
-            self._fails("agreement", f"the digest differs between two processes: {hint}")
+            self._fails("agreement", f"the digest differs between two processes: {DEPENDS}")
             return
         said = f"{len(questions):,} questions"
         if not self.facts.deterministic:
@@ -355,9 +366,9 @@ class _Check:
         if abs(share - HELD_OUT_SHARE) > NUM_DEVIATIONS * spread:
             self._fails("held out", f"{said}; it should be near {HELD_OUT_SHARE:.1%}")
             return
-        self._tell(f"drawing {NUM_QUESTIONS:,} questions for training")
+        self._tell(f"drawing {self.num_questions:,} questions for training")
         try:
-            drawn = draw_training(self.here, [self.spec.name], 1, 1, NUM_QUESTIONS)
+            drawn = draw_training(self.here, [self.spec.name], 1, 1, self.num_questions)
         except DrawFailed as error:
             self._fails("held out", str(error))
             return
@@ -422,7 +433,7 @@ class _Check:
         number, name = self.facts.num_questions, self.spec.name
         if number is not None and number <= MAX_QUESTIONS:
             return [Question(name, index) for index in range(number)]
-        return addresses(name, "check", NUM_QUESTIONS)
+        return addresses(name, "check", self.num_questions)
 
     def _marked(self, text: str) -> Answer:
         return Answer(mark_answer(text, self.spec.answer_format), finished=True)

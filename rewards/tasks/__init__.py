@@ -153,7 +153,10 @@ def _installed_kind(spec: TaskSpec) -> EntryPoint:
             "with packages: install the one that the swarm's description names"
         )
     if len(found) > 1:
-        raise TaskRefused(f"task {spec.name!r}: {len(found)} packages define kind {spec.kind!r}")
+        names = " and ".join(sorted(entry.dist.name if entry.dist else "?" for entry in found))
+        raise TaskRefused(
+            f"task {spec.name!r}: kind {spec.kind!r} is defined by {names}: uninstall all but one"
+        )
     package = found[0].dist
     if package is None or package.version != spec.version:
         installed = "an unnamed package" if package is None else f"{package.name} {package.version}"
