@@ -95,6 +95,13 @@ class VerifyConfig(_Section):
     """Wall-clock seconds for one answer."""
     memory_mib: int = Field(default=2048, ge=256)
     """Address space of a worker."""
+    author_burst_s: float = Field(default=30.0, gt=0)
+    """Seconds of verification that one peer's rollouts may use at once: 37 of programs, at 8
+    answers of 0.1 s."""
+    author_share: float = Field(default=0.1, gt=0, le=1)
+    """Share of one worker's time that they may use in the long run: 7 such rollouts a minute."""
+    foreign_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of all workers' time that the rollouts of all peers together may use."""
 
 
 Share = Literal["none", "informative", "lessons", "all"]

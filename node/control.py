@@ -27,7 +27,7 @@ from node.answerer import Answerer
 from node.api import create_app, serve_api
 from node.batch import max_from_one_peer, wants
 from node.checkpoint import Checkpoints, find_start
-from node.config import ConfigError, NodeConfig
+from node.config import ConfigError, NodeConfig, VerifyConfig
 from node.history import History
 from node.home import keep_seed, open_home
 from node.pipe import HeldOutDone, RoundDone
@@ -37,10 +37,11 @@ from node.supervisor import LearnerEnd, Supervisor
 from node.tasks import find_usable_tasks, open_verifier
 from node.threads import OneAtATime, in_thread
 from rewards.verifier import Verifier
+from swarm.budget import BudgetLimits
 from swarm.database import DatabaseTooNew, Offload, open_database
 from swarm.gossip import Gossip
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
-from swarm.intake import Intake
+from swarm.intake import Intake, IntakeLimits
 from swarm.judge import VerifierJudge
 from swarm.ledger import Ledger, PeerRecord
 from swarm.libp2p import open_libp2p
@@ -204,7 +205,7 @@ class Control:
         )
         self._intake = Intake(
             gossip=gossip,
-            judge=VerifierJudge(verifier),
+            judge=VerifierJudge(verifier, config.verify.workers),
             pool=store.pool,
             ledger=store.ledger,
             offload=store.offload,
@@ -214,6 +215,7 @@ class Control:
             fresh_target=FRESH_PER_J * config.swarm.foreign,
             max_from_one_author=FRESH_PER_J
             * max_from_one_peer(config.swarm.foreign, config.swarm.peer_share),
+            limits=IntakeLimits(budget=_budget(config.verify)),
         )
         self._answerer = Answerer(
             config.swarm,
@@ -354,6 +356,11 @@ class Control:
             logger.error("the learner cannot go on: %s", end.failure)
         elif end.was_killed:
             logger.error("the learner was killed; the last checkpoint stands")
+
+
+def _budget(verify: VerifyConfig) -> BudgetLimits:
+    total_share = verify.foreign_share * verify.workers
+    return BudgetLimits(verify.author_burst_s, verify.author_share, total_share)
 
 
 def _peer_status(record: PeerRecord) -> PeerStatus:

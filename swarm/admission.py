@@ -1,15 +1,19 @@
 """What must hold before a foreign rollout goes into the pool, checked in the order of its cost.
 
 announced -> wanted -> fetched -> size -> signature -> the announcer's, as announced -> not expired
--> not seen, not copied -> length -> question regenerated, not held out -> every answer judged ->
-claimed bits equal own ones. The first check that fails names the refusal (swarm/refusal.py).
+-> not seen, not copied -> length -> author within its budget -> question regenerated, not held out
+-> every answer judged -> claimed bits equal own ones. The first check that fails names the refusal
+(swarm/refusal.py).
 """
 
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
+import trio
+
 from rewards.question import Expansion, Judged, Unscorable, is_held_out
+from swarm.budget import Budget
 from swarm.claims import Claims
 from swarm.gossip import Received
 from swarm.heard import Heard
@@ -69,15 +73,18 @@ class Admission:
         find_known: FindKnown,
         wants: Callable[[Entry], bool],
         clock: Callable[[], float] = time.time,
+        budget: Budget | None = None,
     ) -> None:
         """
         Args:
             wants: the mixing rule's own filter.
+            budget: of the verifier's time; None makes one with default limits.
             clock: Unix seconds.
         """
         self.judged_tasks: Collection[str] = frozenset()
         """Tasks whose digest here is the manifest's."""
-        self.claims = Claims(judge, clock)
+        self.budget = budget or Budget()
+        self.claims = Claims(judge, self.budget, clock)
         self._swarm_id = swarm_id
         self._node_id = node_id
         self._rules = rules
@@ -123,8 +130,9 @@ class Admission:
     async def admit(self, offer: Offer, record: bytes) -> Admitted | Refusal:
         """A fetched rollout, judged; or the first reason against it.
 
-        Answers are judged one by one up to the first that is unscorable: a hostile rollout holds
-        the verifier for one deadline at most, and own answers get their turn in between.
+        Answers are judged one by one, up to the first that is unscorable or that its author's
+        budget does not hold: a hostile rollout meets one deadline at most, and own answers get
+        their turn in between. Waits where all authors together are over their bound.
 
         Args:
             record: bytes that have the hash of the offer.
@@ -155,7 +163,11 @@ class Admission:
         return min(created + lifetime_s + CLOCK_TOLERANCE_S, first_seen + lifetime_s)
 
     async def _judge_rollout(self, offer: Offer, rollout: Rollout) -> Admitted | Refusal:
-        expansion = await self._judge.expand(rollout.question)
+        author = rollout.author
+        if not await self._may_judge(author):
+            return Refusal.OVER_BUDGET
+        expansion, held_s = await self._judge.expand(rollout.question)
+        self.budget.spend(author, held_s)
         if isinstance(expansion, Unscorable):
             return Refusal.UNSCORABLE
         if expansion.question != rollout.question:
@@ -164,13 +176,20 @@ class Admission:
             return Refusal.HELD_OUT
         verdicts: list[Judged] = []
         for answer in rollout.answers:
-            verdict = await self._judge.judge(rollout.question, answer)
+            if not await self._may_judge(author):
+                return Refusal.OVER_BUDGET
+            verdict, held_s = await self._judge.judge(rollout.question, answer)
+            self.budget.spend(author, held_s)
             if isinstance(verdict, Unscorable):
                 return Refusal.UNSCORABLE
             verdicts.append(verdict)
         if refusal := await self.claims.compare(rollout, offer.entry.correct, verdicts):
             return refusal
         return Admitted(rollout, expansion, tuple(verdict.correct for verdict in verdicts))
+
+    async def _may_judge(self, author: str) -> bool:
+        await trio.sleep(self.budget.wait_s)
+        return self.budget.allows(author)
 
     def _check_swarm(self, offer: Offer, rollout: Rollout) -> Refusal | None:
         return None if rollout.swarm_id == self._swarm_id else Refusal.WRONG_SWARM

@@ -1,7 +1,8 @@
 """Claimed verdicts against own ones: when a difference is a lie, and when it may be our own fault.
 
 Charged only if the task is declared deterministic, a second, fresh worker finds what the first
-found, and this node does not suspect itself. Otherwise it is a disagreement, which is free.
+found, and this node does not suspect itself. Otherwise it is a disagreement, which is free. The
+second opinion is on the first answer that differs: one wrong bit is a lie, and one deadline enough.
 
 A node that disagrees with more than half of at least five authors suspects itself. Five keys that
 lie together can make it so; then it charges nobody, but admits none of their rollouts either.
@@ -13,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 
 from rewards.question import Judged
+from swarm.budget import Budget
 from swarm.judge import Judge
 from swarm.refusal import Refusal
 from swarm.rollout import Rollout
@@ -34,15 +36,18 @@ class Claims:
     def __init__(
         self,
         judge: Judge,
+        budget: Budget,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
+            budget: is told what second opinions cost.
             clock: Unix seconds.
         """
         self.deterministic: Collection[str] = frozenset()
         """Names of the tasks whose verdicts depend on nothing but the answer."""
         self._judge = judge
+        self._budget = budget
         self._clock = clock
         self._outcomes: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """Author -> when it was last compared, and whether it differed; the latest last."""
@@ -55,9 +60,10 @@ class Claims:
         self, rollout: Rollout, claimed: Sequence[bool], own: Sequence[Judged]
     ) -> Refusal | None:
         """None where the bits are equal, else DISAGREEMENT or WRONG_CLAIM."""
-        differs = tuple(claimed) != tuple(verdict.correct for verdict in own)
-        self._note(rollout.author, differs)
-        if not differs:
+        found = [verdict.correct for verdict in own]
+        wrong = [place for place, bit in enumerate(found) if claimed[place] != bit]
+        self._note(rollout.author, bool(wrong))
+        if not wrong:
             return None
         if (
             rollout.question.task not in self.deterministic
@@ -65,8 +71,10 @@ class Claims:
             or not self._may_check(rollout.author)
         ):
             return Refusal.DISAGREEMENT
-        second = await self._judge.judge_afresh(rollout.question, rollout.answers)
-        if tuple(second) != tuple(own) or self.suspicion:
+        place = wrong[0]
+        second, held_s = await self._judge.judge_afresh(rollout.question, rollout.answers[place])
+        self._budget.spend(rollout.author, held_s)
+        if second != own[place] or self.suspicion:
             return Refusal.DISAGREEMENT
         return Refusal.WRONG_CLAIM
 

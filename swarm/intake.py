@@ -10,12 +10,13 @@ import statistics
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from rewards.tasks import TaskFacts
 from swarm.admission import Admission, Admitted, Refused
+from swarm.budget import Budget, BudgetLimits
 from swarm.claims import WINDOW_S
 from swarm.database import Offload
 from swarm.fetch import MAX_REPLY_BYTES
@@ -31,7 +32,12 @@ from swarm.rollout import Announcement, Entry
 
 logger = logging.getLogger(__name__)
 
-_NOT_REMEMBERED = {Refusal.MISMATCH, Refusal.NOT_THE_ANNOUNCERS, Refusal.SEEN}
+_NOT_REMEMBERED = {
+    Refusal.MISMATCH,
+    Refusal.NOT_THE_ANNOUNCERS,
+    Refusal.SEEN,
+    Refusal.OVER_BUDGET,
+}
 """Refusals that say nothing about the hash: whoever named somebody else's rollout wrongly must not
 keep that rollout out."""
 
@@ -53,6 +59,8 @@ class IntakeLimits:
     """Between announcements and the fetch, so that several go into one request."""
     flush_s: float = 30.0
     """Between writes of the ledger's counts."""
+    budget: BudgetLimits = field(default_factory=BudgetLimits)
+    """Of the verifier's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +121,7 @@ class Intake:
             lambda hash, rollout: offload(pool.known, hash, rollout),
             wants,
             clock,
+            Budget(limits.budget),
         )
         self.judge_tasks(judged_tasks or {})
         self._remember_s = rules.lifetime_s + 2 * CLOCK_TOLERANCE_S
@@ -272,6 +281,7 @@ class Intake:
             source = offer.source(connected)
             is_ready = (
                 offer.not_before <= now
+                and self._admission.budget.has_room(offer.author)
                 and offer.entry.hash not in self._in_flight
                 and source not in self._busy
                 and source not in self._paused

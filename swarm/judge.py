@@ -1,7 +1,10 @@
-"""The verifier as the trio side sees it: one answer at a time, never blocking the loop."""
+"""The verifier as the trio side sees it: one answer at a time, never blocking the loop.
+
+Whoever judges for peers says what it cost, so that it can be budgeted (swarm/budget.py).
+"""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 import trio
@@ -17,51 +20,53 @@ from rewards.question import (
 )
 from rewards.verifier import Verifier
 
-MAX_CALLS = 8
-"""Threads that may wait for the verifier at once."""
-
 _T = TypeVar("_T")
 
 
 class Judge(Protocol):
-    """Raises VerifierBroken or VerifierClosed where nothing can be judged any more."""
+    """Every method also returns the seconds for which a worker was held, without those of waiting
+    for one.
 
-    async def expand(self, question: Question) -> Expansion | Unscorable:
+    Raises VerifierBroken or VerifierClosed where nothing can be judged any more.
+    """
+
+    async def expand(self, question: Question) -> tuple[Expansion | Unscorable, float]:
         """What the address expands to."""
         ...
 
-    async def judge(self, question: Question, answer: Answer) -> Verdict:
+    async def judge(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
         """The verdict on one answer."""
         ...
 
-    async def judge_afresh(
-        self, question: Question, answers: Sequence[Answer]
-    ) -> tuple[Verdict, ...]:
-        """The verdicts of a worker that has judged nothing before."""
+    async def judge_afresh(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
+        """The verdict of a worker that has judged nothing before."""
         ...
 
 
 class VerifierJudge:
     """Judges by a Verifier, in threads. On cancellation a thread finishes its call unheard."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, num_workers: int = 1) -> None:
+        """
+        Args:
+            num_workers: of the verifier. All but one of them may be busy here at once, so that one
+                is always there for the node's own answers; where there is only one, an own call
+                waits for one item of a peer at most.
+        """
         self._verifier = verifier
-        self._limiter = trio.CapacityLimiter(MAX_CALLS)
+        self._limiter = trio.CapacityLimiter(max(1, num_workers - 1))
 
-    async def expand(self, question: Question) -> Expansion | Unscorable:
+    async def expand(self, question: Question) -> tuple[Expansion | Unscorable, float]:
         """See Judge."""
-        return (await self._in_thread(lambda: self._verifier.expand([question])))[0]
+        return await self._in_thread(lambda: self._verifier.expand_one(question))
 
-    async def judge(self, question: Question, answer: Answer) -> Verdict:
+    async def judge(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
         """See Judge."""
-        verdicts = await self._in_thread(lambda: self._verifier.judge([(question, [answer])]))
-        return verdicts[0][0]
+        return await self._in_thread(lambda: self._verifier.judge_one(question, answer))
 
-    async def judge_afresh(
-        self, question: Question, answers: Sequence[Answer]
-    ) -> tuple[Verdict, ...]:
+    async def judge_afresh(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
         """See Judge."""
-        return tuple(await self._in_thread(lambda: self._verifier.judge_afresh(question, answers)))
+        return await self._in_thread(lambda: self._verifier.judge_one(question, answer, True))
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
         return await trio.to_thread.run_sync(  # trio-typing's stubs are older than this argument
@@ -77,42 +82,49 @@ class ScriptedJudge:
     The answer "hang" meets a limit.
     """
 
-    def __init__(self, delay_s: float = 0.0, is_wrong: bool = False) -> None:
+    def __init__(
+        self, delay_s: float = 0.0, is_wrong: bool = False, costs_s: Mapping[str, float] = {}
+    ) -> None:
         """
         Args:
-            delay_s: of every call, by trio's clock.
+            delay_s: of every call, by trio's clock: waiting, which costs nothing.
             is_wrong: turns every verdict around, like a broken installation.
+            costs_s: text of an answer -> seconds for which it holds a worker, by trio's clock.
+                Others, and questions, cost nothing.
         """
         self.delay_s = delay_s
+        self.costs_s = costs_s
         self.is_wrong = is_wrong
         self.is_fickle = False
         """Whether a fresh worker finds the opposite of what the first found."""
         self.calls: Counter[str] = Counter()
         """Of each method."""
+        self.held_s = 0.0
+        """Seconds for which workers were held."""
 
-    async def expand(self, question: Question) -> Expansion | Unscorable:
+    async def expand(self, question: Question) -> tuple[Expansion | Unscorable, float]:
         """See Judge."""
         self.calls["expand"] += 1
         await trio.sleep(self.delay_s)
         text = f"{question.task}: say {question.index}"
-        return Expansion(question, text, str(question.index))
+        return Expansion(question, text, str(question.index)), 0.0
 
-    async def judge(self, question: Question, answer: Answer) -> Verdict:
+    async def judge(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
         """See Judge."""
         self.calls["judge"] += 1
-        await trio.sleep(self.delay_s)
-        return self._verdict(question, answer, self.is_wrong)
+        return await self._judge(question, answer, self.is_wrong)
 
-    async def judge_afresh(
-        self, question: Question, answers: Sequence[Answer]
-    ) -> tuple[Verdict, ...]:
+    async def judge_afresh(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
         """See Judge."""
         self.calls["judge_afresh"] += 1
-        await trio.sleep(self.delay_s)
-        is_wrong = self.is_wrong != self.is_fickle
-        return tuple(self._verdict(question, answer, is_wrong) for answer in answers)
+        return await self._judge(question, answer, self.is_wrong != self.is_fickle)
 
-    def _verdict(self, question: Question, answer: Answer, is_wrong: bool) -> Verdict:
+    async def _judge(
+        self, question: Question, answer: Answer, is_wrong: bool
+    ) -> tuple[Verdict, float]:
+        cost_s = self.costs_s.get(answer.text, 0.0)
+        await trio.sleep(self.delay_s + cost_s)
+        self.held_s += cost_s
         if answer.text == "hang":
-            return Unscorable(Reason.DEADLINE)
-        return Judged((answer.text == str(question.index)) != is_wrong)
+            return Unscorable(Reason.DEADLINE), cost_s
+        return Judged((answer.text == str(question.index)) != is_wrong), cost_s

@@ -64,6 +64,8 @@ class Refusal(StrEnum):
     """The same question and the same answers are known from somebody else."""
     TOO_LONG = "too_long"
     """An answer above `rules.max_answer_bytes`."""
+    OVER_BUDGET = "over_budget"
+    """Its author has used up its share of the verifier's time: see swarm/budget.py."""
     NOT_CANONICAL = "not_canonical"
     """Another address of a question than the one that its expansion names."""
     HELD_OUT = "held_out"

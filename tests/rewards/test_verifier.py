@@ -341,6 +341,17 @@ def test_a_second_opinion_comes_from_a_worker_that_did_nothing_before() -> None:
             assert verifier.stats.workers_started == 2 + number
         assert verifier.stats.workers_lost == 0
         assert verifier.judge_afresh(QUESTION, []) == []
+        assert verifier.judge_one(QUESTION, first, afresh=True)[0] == CORRECT
+
+
+def test_what_one_question_cost_is_the_time_of_its_worker(hasty: Verifier) -> None:
+    expanded, held_s = hasty.expand_one(Question("honest", 7))
+    assert isinstance(expanded, Expansion) and held_s > 0
+    tasks = TaskSpec("slow", "honest", "", "1", {"hangs": 3})
+    with start(tasks, deadline_s=1.0) as verifier:
+        expanded, held_s = verifier.expand_one(Question("slow", 3))
+    assert isinstance(expanded, Unscorable) and expanded.reason is Reason.DEADLINE and held_s >= 1
+    assert hasty.expand_one(Question("unknown", 1))[1] == 0
 
 
 def test_a_second_opinion_needs_no_spare() -> None:

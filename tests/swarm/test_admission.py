@@ -8,6 +8,7 @@ from trio.testing import trio_test
 
 from rewards.question import Judged, Question
 from swarm.admission import Admission, Refusal, Refused
+from swarm.budget import Budget
 from swarm.claims import MAX_FRESH_CHECKS, Claims
 from swarm.gossip import Received
 from swarm.heard import Heard
@@ -145,7 +146,7 @@ async def test_a_rollout_above_the_limit_is_not_even_hashed(
 @pytest.fixture
 def compare(clock: Any, make_maker: Callable[[int], Any]) -> Callable[..., Any]:
     """Compares the claims of author number n, which are wrong or not, by the same Claims."""
-    claims = Claims(ScriptedJudge(), clock)
+    claims = Claims(ScriptedJudge(), Budget(clock=clock), clock)
     claims.deterministic = {"sums"}
 
     async def compare(number: int, differs: bool) -> tuple[Refusal | None, str]:

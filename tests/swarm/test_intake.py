@@ -158,7 +158,7 @@ async def test_the_way_to_the_pool_is_measured(swarm: Any, mock_clock: MockClock
 @trio_test
 async def test_a_verifier_that_is_broken_ends_the_intake(swarm: Any, mock_clock: MockClock) -> None:
     class Broken(ScriptedJudge):
-        async def judge(self, question: Question, answer: Answer) -> Verdict:
+        async def judge(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
             raise VerifierBroken("no worker can be started")
 
     peer, node = swarm.peer(), swarm.node(Broken())
