@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from node.config import ConfigError, NodeConfig
 from node.data import find_data
+from rewards.sandbox import Isolation
 from rewards.tasks import TaskFacts
 from rewards.verifier import Limits, Verifier
 from rewards.worker import Refused
@@ -12,8 +13,8 @@ from swarm.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
-FEW_QUESTIONS = 64
-"""Below, a task may well have fewer than two held-out ones."""
+FEW_QUESTIONS = 32
+"""Below, a task may well have no held-out one."""
 
 
 def open_verifier(
@@ -31,9 +32,28 @@ def open_verifier(
         deadline_s=config.verify.deadline_s,
         memory_mib=config.verify.memory_mib,
         max_answer_bytes=manifest.rules.max_answer_bytes,
+        programs_anyway=config.verify.isolation == "optional",
     )
     data = find_data(manifest, config.home, config.manifest_file.parent)
     return Verifier(manifest.rules.tasks, limits, config.verify.workers, command, data)
+
+
+def find_isolation(config: NodeConfig, verifier: Verifier) -> Isolation:
+    """What keeps the workers from files and network; of a verifier that has described its tasks.
+
+    Raises:
+        ConfigError: the settings demand more than this machine gives.
+    """
+    isolation = verifier.isolation
+    assert isolation is not None, "no worker was ready yet"
+    if not isolation.is_complete and config.verify.isolation == "required":
+        raise ConfigError(
+            "verify.isolation = 'required', but this machine cannot isolate the verifier's "
+            f"workers: {'; '.join(isolation.missing)}"
+        )
+    for sentence in isolation.missing:
+        logger.warning("the verifier's workers are not fully isolated: %s", sentence)
+    return isolation
 
 
 def find_usable_tasks(

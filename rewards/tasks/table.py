@@ -9,9 +9,9 @@ import os
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -213,13 +213,13 @@ class _Parquet:
         try:
             self._file = parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
         except (pyarrow.ArrowException, OSError) as error:
-            raise TableError(f"not a Parquet file: {error}") from None
+            raise TableError(f"not a Parquet file: {str(error)[:200]!r}") from None
         names = self._file.schema_arrow.names
         for column in columns:
             if names.count(column) != 1:
                 raise TableError(
                     f"it has {names.count(column)} columns named {column!r}; its columns are "
-                    f"{_listed(names)}"
+                    f"{listed(names)}"
                 )
         self._columns = list(columns)
         self._check_groups()
@@ -242,7 +242,7 @@ class _Parquet:
         try:
             [row] = self._group(place).slice(number - start, 1).to_pylist()
         except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-            raise TableError(f"cannot be decoded: {error}") from None
+            raise TableError(f"cannot be decoded: {str(error)[:200]!r}") from None
         return dict(row)
 
     def _read_group(self, place: int) -> "pyarrow.Table":
@@ -267,6 +267,6 @@ class _Parquet:
                 )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Names of columns for an error, cut where they are many."""
-    return ", ".join(names[:20])[:300]
+    return ", ".join(map(repr, islice(names, 20)))[:300]

@@ -158,7 +158,7 @@ def test_rows_of_parquet_are_read_from_any_group_and_only_the_columns_asked_for(
 
 def test_parquet_without_a_column_names_those_that_there_are(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, {"q": ["a"], "solution": ["b"]})
-    with pytest.raises(TableError, match=r"0 columns named 'answer'; its columns are q, solution"):
+    with pytest.raises(TableError, match=r"0 columns named 'answer'; its columns are 'q', 'solution'"):
         read(path, "q", "answer")
 
 
