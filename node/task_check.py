@@ -19,7 +19,7 @@ from itertools import islice
 from node.escape import printable
 from node.task_tools import DigestState, OpenVerifier, addresses, entry_of, start_workers
 from rewards.draw import DrawFailed, draw_training
-from rewards.extract import mark_answer
+from rewards.extract import AnswerFormat, mark_answer
 from rewards.hostile import hostile_answers
 from rewards.question import (
     Answer,
@@ -271,7 +271,7 @@ class _Check:
             self._fails(
                 "right answers",
                 f"{len(wrong)} of {len(questions)} are not judged correct, e.g. "
-                f"{printable(one.truth, 60)!r} to question {one.question.index}: {said}",
+                f"{_quoted(one.truth, 60)} to question {one.question.index}: {said}",
             )
         else:
             self._holds(
@@ -281,9 +281,11 @@ class _Check:
     def check_wrong_answers(self) -> None:
         """Nothing, and two answers at once, are not correct."""
         questions = self.probed
+        # in a block the mark must be none of Python, nor of JSON
+        either = "\nor " if self.spec.answer_format == AnswerFormat.CODE_BLOCK else " or "
         requests = []
         for one, other in zip(questions, [*questions[1:], questions[0]], strict=True):
-            hedge = self._marked(f"{one.truth} or {other.truth}")
+            hedge = self._marked(one.truth + either + other.truth)
             nothing = [Answer(text, finished=True) for text in ("", " \n", "\x00")]
             requests.append((one, [hedge, self._marked(""), *nothing]))
         verdicts = self._judge("judging wrong answers", requests)
@@ -312,7 +314,7 @@ class _Check:
         slowest, text = max(times)
         said = f"slowest {_ms(slowest)}"
         if slowest > SLOW_S:
-            said += f": {printable(text, 30)!r}"
+            said += f": {_quoted(text, 30)}"
         self._must_be_wrong("hostile answers", requests, verdicts, said, slowest > SLOW_S)
 
     def check_agreement(self) -> None:
@@ -345,7 +347,7 @@ class _Check:
                 if isinstance(our, Judged) and isinstance(their, Judged) and our != their:
                     self._fails(
                         "agreement",
-                        f"two processes judge {printable(answer.text, 60)!r} to question "
+                        f"two processes judge {_quoted(answer.text, 60)} to question "
                         f"{question.index} differently: set deterministic = False, or mend it",
                     )
                     return
@@ -421,7 +423,7 @@ class _Check:
         right = [sum(map(is_correct, column)) for column in zip(*verdicts, strict=True)]
         best = max(range(len(right)), key=right.__getitem__)
         share = right[best] / len(questions)
-        said = f"{printable(constants[best], 40)!r} is right for {share:.0%} of {len(questions)}"
+        said = f"{_quoted(constants[best], 40)} is right for {share:.0%} of {len(questions)}"
         if share > CONSTANT_FAILS:
             self._fails("constant", f"{said}: a policy needs no more than that")
         elif share > CONSTANT_NOTE:
@@ -475,9 +477,9 @@ class _Check:
                 elif verdict.correct:
                     self._fails(
                         check,
-                        f"{printable(answer.text, 60)!r} is judged correct; "
+                        f"{_quoted(answer.text, 60)} is judged correct; "
                         f"the truth of question {one.question.index} is "
-                        f"{printable(one.truth, 60)!r}",
+                        f"{_quoted(one.truth, 60)}",
                     )
                     return
         unscorable = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
@@ -510,6 +512,10 @@ class _Check:
 
 def _why(unscorable: Unscorable) -> str:
     return f"{unscorable.reason} {printable(unscorable.detail)}".strip()
+
+
+def _quoted(text: str, max_chars: int) -> str:
+    return f"'{printable(text, max_chars)}'"
 
 
 def _ms(seconds: float) -> str:

@@ -15,6 +15,7 @@ from node.task_check import Finding, Outcome, TaskReport
 from node.task_tools import DigestState, Kind, Sample, TaskEntry
 from rewards.extract import AnswerFormat, instruction
 from rewards.tasks import TaskFacts, TaskSpec
+from rewards.tasks.table import has_table
 from swarm.manifest import Manifest
 
 MAX_LINES, MAX_LINE_CHARS = 200, 2000
@@ -52,7 +53,8 @@ def print_tasks(
         if entry.state is DigestState.NOT_BUILT:
             console.print(Text(f"{entry.spec.name}: {printable(entry.why, 2000)}", style="red"))
         elif entry.facts is not None and not entry.facts.deterministic:
-            console.print(Text(f"{entry.spec.name}: two nodes may judge an answer differently"))
+            said = f"{entry.spec.name}: verdicts may differ between nodes; nobody pays for that"
+            console.print(Text(said, style="dim"))
     console.print()
     table = _table("kind", "package", "version")
     for kind in kinds:
@@ -151,9 +153,12 @@ def _digest_finding(report: TaskReport) -> list[Finding]:
         case DigestState.NOT_BUILT:
             return []
         case DigestState.NOT_STATED:
-            return [Finding("digest", Outcome.FAILS, f"none is stated; here {report.digest}")]
+            said = f"none is stated: --write puts {report.digest[:12]}… there"
+            return [Finding("digest", Outcome.FAILS, said)]
         case DigestState.DIFFERS:
-            return [Finding("digest", Outcome.FAILS, f"not the stated one; here {report.digest}")]
+            stated = printable(report.spec.digest, 13)
+            said = f"stated is {stated}, here it is {report.digest[:12]}…"
+            return [Finding("digest", Outcome.FAILS, said)]
 
 
 def _table(*columns: str, gap: int = 2) -> Table:
@@ -166,6 +171,8 @@ def _table(*columns: str, gap: int = 2) -> Table:
 def _dataset(spec: TaskSpec) -> Text:
     if spec.dataset in ("", spec.name):
         return Text(printable(spec.kind, 40))
+    if has_table(spec):
+        return Text(printable(spec.dataset, 80))
     return Text(printable(f"{spec.kind}: {spec.dataset}", 80))
 
 

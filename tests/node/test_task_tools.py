@@ -80,7 +80,7 @@ def sapo(
 def test_check_writes_the_digest_that_ls_then_finds(sapo: Terminal) -> None:
     status, out, _ = sapo("tasks", "check", "swarm.toml")
     assert status == 3 and sapo.swarm.read_text() == SWARM
-    assert "digest none is stated; here " in out
+    assert "digest none is stated: --write puts " in out
     assert "1 of 1 tasks fail: roman" in out
     status, out, _ = sapo("tasks", "check", "swarm.toml", "--write")
     assert status == 0 and "1 tasks, and all hold" in out
