@@ -10,6 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, trio_test
 
+from rewards.extract import mark_answer
+from rewards.hostile import hostile_answers
 from rewards.question import Expansion, Question, is_held_out
 from rewards.tasks import TaskSpec
 from rewards.verifier import Verifier
@@ -565,6 +567,43 @@ async def test_code_in_an_answer_is_not_run(swarm: Any, matrices: Verifier, tmp_
         await swarm.until(lambda: node.intake.stats().num_admitted == 1 or node.refused)
         assert await node.num_fresh() == 1
     assert node.refused == {} and not canary.exists()
+
+
+@trio_test
+async def test_hostile_answers_are_admitted_as_wrong_and_hurt_nobody(
+    swarm: Any, matrices: Verifier, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    by_kind = hostile_answers(canary, num_bytes=900)
+    hostile = [text for texts in by_kind.values() for text in texts]
+    hostile += [mark_answer(text, "tags") for text in hostile]
+    expansion = await trio.to_thread.run_sync(training_question, matrices, "matrices")
+    question, right = expansion.question, mark_answer(expansion.truth, "tags")
+    rules = Rules((MATRICES,), max_new_tokens=16, max_answer_bytes=1100, max_answers=50)
+    node = swarm.node(
+        *(VerifierJudge(matrices), rules),
+        judged_tasks=("matrices",),
+        max_from_one_author=16,
+        fresh_target=16,
+    )
+    stranger, honest = swarm.peer(), swarm.peer()
+    lost = matrices.stats.workers_lost
+    async with swarm.running():
+        num_shared = 0
+        for peer, texts in (
+            *((stranger, hostile[first : first + 49]) for first in range(0, len(hostile), 49)),
+            (honest, ["no"]),
+        ):
+            record = peer.serve(peer.rollout(texts=[*texts, right], question=question))
+            correct = (*(False for _ in texts), True)
+            await peer.announce(peer.entry(record, question=question, correct=correct))
+            num_shared += 1
+            await swarm.until(
+                lambda num=num_shared: node.intake.stats().num_admitted == num or node.refused
+            )
+            assert node.refused == {}
+        assert await node.num_fresh() == num_shared
+    assert matrices.stats.workers_lost == lost and not canary.exists()
 
 
 @trio_test
