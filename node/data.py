@@ -128,9 +128,10 @@ def _find(file: TableFile, home: Path, beside: Path, download: Download) -> Path
     if file.repo:
         place = download(file)
     elif not (place := beside / file.name).is_file():
+        where = "and join the swarm again" if beside == home else "and put it there"
         raise ConfigError(
             f"{file.name}: the swarm's tasks need this file, and there is none in {beside}; get it "
-            "from where you got the swarm file, and put it there"
+            f"from where you got the swarm file, {where}"
         )
     try:
         hash_file(place, file)

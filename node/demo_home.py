@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.config import ConfigError, NodeConfig
+from node.data import find_data, keep_data
 from swarm.identity import open_identity
 from swarm.manifest import load_manifest
 
@@ -63,6 +64,10 @@ def lay_out(
     listen = [f"/ip4/127.0.0.1/tcp/{port}" for port in free_ports(num_nodes)]
     peers = [f"{at}/p2p/{node_id}" for at, node_id in zip(listen, ids, strict=True)]
     manifest = _write_manifest(manifest_file, directory / "swarm.toml", peers)
+    made = load_manifest(manifest)
+    data = find_data(made, directory, manifest_file.parent)
+    for home in homes:
+        keep_data(data, made, home)
     swarm: dict[str, object] = {"foreign": foreign, "stay": True, "share": "none"}
     if foreign:  # few peers must be allowed to give all that a round asks for
         share = max(config.swarm.peer_share, 1 / (num_nodes - 1))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from node.config import load_config
+from node.data import find_data
 from node.demo_home import Place, as_toml, free_ports, lay_out
 from swarm.manifest import load_manifest
 
@@ -43,6 +44,16 @@ def test_the_nodes_find_each_other_in_a_swarm_of_the_same_id(tmp_path: Path) -> 
         f"{one.swarm.listen}/p2p/{place.node_id}"
         for one, place in zip(settings, places, strict=True)
     )
+
+
+def test_every_node_has_the_files_of_the_swarm(tmp_path: Path) -> None:
+    places = laid_out(tmp_path, EASY.with_name("school.toml"))
+    for place in places:
+        config = load_config(place.config_file, environment={})
+        manifest = load_manifest(config.manifest_file)
+        found = find_data(manifest, config.home, config.manifest_file.parent)
+        assert len(set(found.values())) == 3
+        assert all(path.parent == place.home / "data" for path in found.values())
 
 
 def test_peers_of_the_original_swarm_are_not_dialled(tmp_path: Path) -> None:
