@@ -18,7 +18,7 @@ from node.loop import Node
 from node.model import eos_token_ids, find_model, load_model, load_tokenizer
 from node.policy import LanguagePolicy, prompt_ids
 from node.status import Status
-from node.tasks import find_usable_tasks, open_verifier
+from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from swarm.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def open_node(config: NodeConfig, status: Status) -> Iterator[Node]:
     with open_home(config.home) as home, open_verifier(config, manifest) as verifier:
         seed = keep_seed(home, config.seed)
         usable, _ = find_usable_tasks(verifier, manifest)
+        find_isolation(config, verifier)
         exchange = LocalExchange(verifier, list(usable), seed)
         with open_learner(config, manifest, exchange, status) as node:
             yield node

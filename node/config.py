@@ -89,12 +89,20 @@ class CheckpointConfig(_Section):
     keep: int = Field(default=3, ge=1)
 
 
+Demand = Literal["required", "programs", "optional"]
+
+
 class VerifyConfig(_Section):
     workers: int = Field(default=1, ge=1, le=64)
     deadline_s: float = Field(default=5.0, gt=0)
     """Wall-clock seconds for one answer."""
     memory_mib: int = Field(default=2048, ge=256)
     """Address space of a worker."""
+    isolation: Demand = "programs"
+    """Who may do without the isolation of rewards/sandbox.py where this machine lacks it: nobody,
+    the node does not start (required); tasks whose answers are not programs, the others are left
+    out (programs); everybody (optional): programs of strangers then read what the node may read.
+    Only on a machine with nothing to lose."""
     author_burst_s: float = Field(default=30.0, gt=0)
     """Seconds of verification that one peer's rollouts may use at once: 37 of programs, at 8
     answers of 0.1 s."""

@@ -34,7 +34,7 @@ from node.pipe import HeldOutDone, RoundDone
 from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
 from node.status import ForeignFate, PeerStatus, PoolStatus, RoundReport, Snapshot
 from node.supervisor import LearnerEnd, Supervisor
-from node.tasks import find_usable_tasks, open_verifier
+from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from node.threads import OneAtATime, in_thread
 from rewards.verifier import Verifier
 from swarm.budget import BudgetLimits
@@ -268,7 +268,8 @@ class Control:
     async def _take_in(self) -> None:
         """Finds which tasks this machine judges as all do, then takes peers' rollouts."""
         usable, left_out = await in_thread(find_usable_tasks, self._verifier, self._manifest)
-        self._measured.tasks, self._measured.tasks_left_out = tuple(usable), tuple(left_out)
+        self._measured.isolation = find_isolation(self._config, self._verifier)
+        self._measured.tasks, self._measured.tasks_left_out = tuple(usable), dict(left_out)
         self._answerer.task_names = tuple(usable)
         self._answerer.has_tasks.set()
         self._intake.judge_tasks(usable)

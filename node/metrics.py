@@ -86,6 +86,12 @@ def _held_out(read: Callable[[HeldOutStatus], float]) -> Callable[[Snapshot], Sa
     return read_both
 
 
+def _isolation(snapshot: Snapshot) -> Samples:
+    if snapshot.isolation is not None:
+        yield ("files",), float(snapshot.isolation.landlock_abi > 0)
+        yield ("network",), float(snapshot.isolation.seccomp)
+
+
 METRICS: tuple[Row, ...] = (
     Row(
         "sapo_node_info",
@@ -404,7 +410,7 @@ METRICS: tuple[Row, ...] = (
     Row(
         "sapo_tasks",
         "gauge",
-        "Tasks of the swarm: judged here, or left out since their digest differs here.",
+        "Tasks of the swarm: judged here, or left out (sapo status says why).",
         _by_label(
             lambda snapshot: {
                 "judged": len(snapshot.tasks),
@@ -412,6 +418,13 @@ METRICS: tuple[Row, ...] = (
             }
         ),
         ("state",),
+    ),
+    Row(
+        "sapo_verifier_closed",
+        "gauge",
+        "1 if the verifier's workers are kept from it: files (Landlock), network (seccomp).",
+        _isolation,
+        ("part",),
     ),
 )
 """Every metric of the node; there is no other."""

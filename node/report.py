@@ -20,7 +20,7 @@ from node.status import PeerStatus, RoundReport, Snapshot, Stage
 from node.status_json import from_json
 from node.summary import smooth
 from node.view import sparkline
-from node.words import short_id, size, span
+from node.words import closed_in, short_id, size, span
 
 T = TypeVar("T")
 
@@ -214,9 +214,12 @@ def _figures(snapshot: Snapshot) -> Table:
         add("dropped", f"{snapshot.announcements_dropped:,} announcements", is_unusual=True)
     parts = (f"{printable(part)} {mib:,.0f} MiB" for part, mib in snapshot.memory_mib.items())
     add("memory", ", ".join(parts) or "unknown")
-    if snapshot.tasks_left_out:
-        left_out = ", ".join(printable(task) for task in snapshot.tasks_left_out)
-        add("tasks left out", left_out, is_unusual=True)
+    if isolation := snapshot.isolation:
+        add("verifier", closed_in(isolation), is_unusual=not isolation.is_complete)
+        for sentence in isolation.missing:
+            add("", printable(sentence, 500), is_unusual=True)
+    for name, reason in snapshot.tasks_left_out.items():
+        add("left out", f"{printable(name)}: {printable(reason, 500)}", is_unusual=True)
     return table
 
 

@@ -17,10 +17,13 @@ from node.status import (
     RoundReport,
     Snapshot,
 )
+from rewards.sandbox import Isolation
 from swarm.gossip import Connection, Traffic
 from swarm.refusal import Refusal
 
 SHOWN_ROUNDS = 256
+SHOWN_TASKS = 8
+"""Tasks left out that have a warning each."""
 LATELY = 10
 """Rounds that "lately" means in warnings."""
 LONELY_AFTER_S = 30.0
@@ -68,7 +71,9 @@ class Measured:
     suspicion: str = ""
     """Why the node suspects its own verifier, or nothing."""
     tasks: tuple[str, ...] = ()
-    tasks_left_out: tuple[str, ...] = ()
+    tasks_left_out: dict[str, str] = field(default_factory=dict)
+    """Name -> why."""
+    isolation: Isolation | None = None
     reports: deque[RoundReport] = field(default_factory=lambda: deque(maxlen=SHOWN_ROUNDS))
     heldout: tuple[HeldOutStatus, ...] = ()
     total_tokens: int = 0
@@ -119,6 +124,7 @@ def make_snapshot(
         total_tokens=measured.total_tokens,
         tasks=measured.tasks,
         tasks_left_out=measured.tasks_left_out,
+        isolation=measured.isolation,
     )
 
 
@@ -166,9 +172,13 @@ def find_warnings(
         warnings.append(learner.engine_warning)
     if measured.suspicion:
         warnings.append(measured.suspicion)
-    if measured.tasks_left_out:
-        names = ", ".join(measured.tasks_left_out)
-        warnings.append(f"tasks left out, because their digest differs here: {names}")
+    if measured.isolation is not None and not measured.isolation.is_complete:
+        missing = "; ".join(measured.isolation.missing)
+        warnings.append(f"the verifier's workers are not isolated: {missing}")
+    for name, reason in list(measured.tasks_left_out.items())[:SHOWN_TASKS]:
+        warnings.append(f"task {name} is left out: {reason}")
+    if (more := len(measured.tasks_left_out) - SHOWN_TASKS) > 0:
+        warnings.append(f"{more} more tasks are left out")
     if not facts.is_alone and not num_connected and now - facts.started > LONELY_AFTER_S:
         warnings.append("no peer is connected: this node learns alone")
     warnings += _round_warnings(facts, list(measured.reports)[-LATELY:])

@@ -13,6 +13,8 @@ from enum import StrEnum
 
 import msgspec
 
+from rewards.sandbox import Isolation
+
 
 class Stage(StrEnum):
     """What a node is busy with; the parts of a round in their order."""
@@ -265,5 +267,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     total_tokens: int = 0
     tasks: tuple[str, ...] = ()
     """Offered and judged by this node."""
-    tasks_left_out: tuple[str, ...] = ()
-    """Of the manifest, but with another digest here."""
+    tasks_left_out: dict[str, str] = {}
+    """Of the manifest, but not offered and not judged by this node -> why, as a sentence."""
+    isolation: Isolation | None = None
+    """What keeps the verifier's workers from files and network; None until one is ready."""

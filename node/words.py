@@ -1,6 +1,7 @@
 """Durations, sizes and ids as people read them; node/dashboard/words.js says the same."""
 
 from node.escape import printable
+from rewards.sandbox import Isolation
 
 
 def short_id(node_id: str) -> str:
@@ -30,3 +31,12 @@ def size(num_bytes: float) -> str:
             return f"{num_bytes:,.0f} B" if unit == "B" else f"{num_bytes:,.1f} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:,.1f} GiB"
+
+
+def closed_in(isolation: Isolation) -> str:
+    """What the isolation of a process closes, and what it leaves open."""
+    abi = isolation.landlock_abi
+    files = f"files closed (Landlock {abi})" if abi else "FILES OPEN (no Landlock)"
+    rest = "network and processes "
+    rest += "closed (seccomp)" if isolation.seccomp else "OPEN (no seccomp)"
+    return f"{files}, {rest}"

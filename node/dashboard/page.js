@@ -1,7 +1,7 @@
 // The node's page: asks /api/v1/status once a second and shows what it says.
 
 import { drawForeign, drawReward, element, smooth } from "./chart.js";
-import { bytes, count, number, percent, printable, shortId, span } from "./words.js";
+import { bytes, closedIn, count, number, percent, printable, shortId, span } from "./words.js";
 
 const POLL_MS = 1000, PATIENCE_MS = 5000, STALE_MS = 4000;
 const LATELY = 16;  // rounds that "lately" means
@@ -231,7 +231,8 @@ function showMachine(node) {
     ["tokens generated", count(node.total_tokens)],
     ["learner restarts", count(node.learner.restarts), node.learner.restarts > 0],
     ["tasks", `${node.tasks.length} judged`],
-    ...(node.tasks_left_out.length ? [["left out", node.tasks_left_out.map((one) => printable(one)).join(", "), true]] : []),
+    ...Object.entries(node.tasks_left_out).map(([task, reason]) => [`left out: ${printable(task)}`, printable(reason, 500), true]),
+    ...(node.isolation ? [["verifier", closedIn(node.isolation), !(node.isolation.landlock_abi && node.isolation.seccomp)]] : []),
   ]);
 }
 

@@ -50,3 +50,10 @@ export function count(value) {
 export function percent(share) {
   return share === null ? "–" : `${Math.round(share * 100)} %`;
 }
+
+export function closedIn(isolation) {
+  const abi = isolation.landlock_abi;
+  const files = abi ? `files closed (Landlock ${abi})` : "FILES OPEN (no Landlock)";
+  const rest = isolation.seccomp ? "closed (seccomp)" : "OPEN (no seccomp)";
+  return `${files}, network and processes ${rest}`;
+}

@@ -60,5 +60,7 @@ async def test_the_page_shows_the_node_and_a_strangers_text_as_text(tmp_path: Pa
         "&lt;img src=x onerror=alert(1)&gt;",
         "&lt;b&gt;[bold]\\x1b[2J",
         "&lt;script&gt;alert(2)&lt;/script&gt;\\x1b[31m[red]\\u2066",
+        "&lt;b&gt;the manifest says 13\\x1b[2J",
+        "FILES OPEN (no Landlock), network and processes closed (seccomp)",
     ):
         assert there in page

@@ -168,7 +168,7 @@ def test_two_nodes_judge_and_exchange_answers_of_every_kind(nodes: tuple[Node, N
     for node in nodes:
         assert node.wait_for(own | foreign) == own | foreign
         found = fetch_snapshot(node.home)
-        assert found.tasks_left_out == ()
+        assert found.tasks_left_out == {}
         assert not any(peer.lies for peer in found.peers)
         assert found.refused.get("disagreement", 0) == found.refused.get("unscorable", 0) == 0
     for node in nodes:

@@ -146,7 +146,9 @@ def test_the_status_begins_with_the_warnings_and_says_the_rest_in_words() -> Non
         "0.500 ± 0.031 at round 100",
         "claims_differ 7, duplicate 4",
         "3 announcements",
-        "word_ladder",
+        "word_ladder: its digest here is 12",
+        "FILES OPEN (no Landlock), network and processes closed (seccomp)",
+        "every file that the user may read can be read",
     ):
         assert part in text
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from node.snapshot import LATELY, Measured, NodeFacts, make_snapshot, with_connections
+from node.snapshot import LATELY, SHOWN_TASKS, Measured, NodeFacts, make_snapshot, with_connections
 from node.status import (
     ForeignFate,
     ForeignGroup,
@@ -14,6 +14,7 @@ from node.status import (
     RoundReport,
     Snapshot,
 )
+from rewards.sandbox import Isolation
 from swarm.gossip import Connection, Traffic
 
 FACTS = NodeFacts(
@@ -55,8 +56,10 @@ def with_rounds(report: RoundReport) -> Measured:
 
 
 def test_a_node_that_is_well_has_no_warning() -> None:
-    made = snapshot()
-    assert made.warnings == ()
+    measured = with_rounds(REPORT)
+    measured.isolation = Isolation(7, True)
+    made = snapshot(measured)
+    assert made.warnings == () and made.isolation == Isolation(7, True)
     assert made.own_reward == (0.5,) * LATELY
     assert made.foreign_groups_used == (4,) * LATELY
     assert made.last_round is not None
@@ -86,7 +89,19 @@ def lagging() -> Measured:
 def suspicious() -> Measured:
     measured = with_rounds(REPORT)
     measured.suspicion = "this node disagrees with 4 of 5 authors"
-    measured.tasks_left_out = ("sums",)
+    measured.tasks_left_out = {"sums": "another digest"}
+    return measured
+
+
+def open_to_files() -> Measured:
+    measured = with_rounds(REPORT)
+    measured.isolation = Isolation(0, True, ("files can be read: no Landlock",))
+    return measured
+
+
+def without_many_tasks() -> Measured:
+    measured = with_rounds(REPORT)
+    measured.tasks_left_out = {f"task{number}": "no data" for number in range(SHOWN_TASKS + 2)}
     return measured
 
 
@@ -138,7 +153,12 @@ REPLACE = msgspec.structs.replace
         (lambda: snapshot(suspicious()), "this node disagrees with 4 of 5 authors"),
         (
             lambda: snapshot(suspicious()),
-            "tasks left out, because their digest differs here: sums",
+            "task sums is left out: another digest",
+        ),
+        (lambda: snapshot(without_many_tasks()), "2 more tasks are left out"),
+        (
+            lambda: snapshot(open_to_files()),
+            "the verifier's workers are not isolated: files can be read: no Landlock",
         ),
     ],
 )
