@@ -6,6 +6,7 @@ import ast
 import decimal
 import importlib
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ from rewards.tasks.reasoning_gym import ReasoningGymTask, _seed
 
 VERSION = "0.1.25"
 DATASETS = sorted(ALLOWED)
+SLOW = {
+    *["acre", "arc_agi", "game_of_life", "game_of_life_halting", "group_anagrams", "jugs"],
+    *["mahjong_puzzle", "polynomial_multiplication", "puzzle24", "simple_integration", "sudoku"],
+}
+"""Data sets of which few questions are made here: making one takes 3 to 60 ms, or the first 1 s."""
 
 
 def spec(dataset: str, **changes: object) -> TaskSpec:
@@ -37,10 +43,16 @@ def build(dataset: str, **changes: object) -> ReasoningGymTask:
     return task
 
 
+@cache
+def shared(dataset: str) -> ReasoningGymTask:
+    """One task for all tests that leave no trace in it: some take a second to build."""
+    return build(dataset)
+
+
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_the_own_truth_is_correct_and_nothing_that_merely_contains_it(dataset: str) -> None:
-    task = build(dataset)
-    for index in range(40):
+    task = shared(dataset)
+    for index in range(5 if dataset in SLOW else 40):
         truth = task.expand(index).truth
 
         def judged(answer: str, index: int = index) -> bool:
@@ -140,8 +152,8 @@ def hostile(canary: Path) -> list[str]:
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_hostile_answers_are_wrong_and_never_run(dataset: str, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
-    task = build(dataset)
-    for index in range(3):
+    task = shared(dataset)
+    for index in range(1 if dataset in SLOW else 3):
         for answer in ["", " ", "\n", "\t\r\n", *hostile(canary)]:
             for text in (answer, mark_answer(answer, "tags")):
                 assert task.judge(index, text, True) is False, (index, answer[:80])
@@ -157,15 +169,15 @@ def test_the_canary_would_have_been_created() -> None:
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_a_question_does_not_depend_on_what_was_asked_before(dataset: str) -> None:
-    indices = [*range(12), 2**52, 2**53 - 1]
-    one, other = build(dataset), build(dataset)
+    indices = [*range(2 if dataset in SLOW else 12), 2**52, 2**53 - 1]
+    one, other, third = shared(dataset), build(dataset), build(dataset)
     forward = {index: one.expand(index) for index in indices}
     random.Random(1).shuffle(indices)
     for index in indices:
         other.judge(index, f"<answer>{forward[index].truth}</answer>", True)
-        build(dataset).expand(0)
+        third.expand(0)
     assert {index: other.expand(index) for index in indices} == forward
-    assert len({expansion.text for expansion in forward.values()}) > 8
+    assert len({expansion.text for expansion in forward.values()}) > len(indices) // 2
 
 
 def test_precision_set_by_one_task_does_not_round_another() -> None:
@@ -212,15 +224,14 @@ def test_the_instruction_of_the_format_follows_the_question() -> None:
     ("changes", "message"),
     [
         ({"kind": "gsm8k"}, "unknown kind 'gsm8k'"),
-        ({"dataset": "countdown"}, "parse_expr"),
-        ({"dataset": "game_of_life_halting"}, "any text"),
-        ({"dataset": "tower_of_hanoi"}, "nobody has audited"),
-        ({"dataset": "no_such_set"}, "nobody has audited"),
+        ({"dataset": "composite"}, "no questions of its own"),
+        ({"dataset": "rush_hour"}, "many answers are correct"),
+        ({"dataset": "no_such_set"}, "the library has no such data set"),
         ({"version": "0.1.24"}, "needs reasoning-gym '0.1.24', installed is '0.1.25'"),
         ({"name": "Chain Sum"}, "a-z, 0-9 and _"),
         ({"name": ""}, "a-z, 0-9 and _"),
         ({"name": "a" * 65}, "a-z, 0-9 and _"),
-        ({"answer_format": "boxed"}, "there are last_line, tags"),
+        ({"answer_format": "roman"}, "there are last_line, tags"),
         ({"params": {"max_term": 3}}, "no parameter 'max_term'; there are allow_negation, max_"),
         ({"params": {"seed": 1}}, "no parameter 'seed'"),
         ({"params": {"size": 1}}, "no parameter 'size'"),
@@ -231,6 +242,8 @@ def test_the_instruction_of_the_format_follows_the_question() -> None:
         ({"dataset": "spell_backward", "params": {"data_file": "/etc/passwd"}}, "no parameter"),
         ({"dataset": "basic_arithmetic", "params": {"operators": [1]}}, "operators"),
         ({"dataset": "propositional_logic", "params": {"max_vars": 11}}, "above 10"),
+        ({"dataset": "graph_color", "params": {"edge_probability": 0.5}}, "above 0.3"),
+        ({"dataset": "cryptarithm", "params": {"allow_leading_zero": True}}, "above False"),
         ({"dataset": "rotate_matrix", "answer_format": "last_line"}, "several lines"),
         ({"dataset": "time_intervals", "params": {"min_time": "00:00"}}, "min_time"),
     ],
@@ -243,12 +256,31 @@ def test_a_spec_that_cannot_be_used_is_refused_with_its_reason(
     assert message in str(refusal.value)
 
 
-def test_every_named_refusal_is_of_a_data_set_that_exists_and_is_not_allowed() -> None:
+def test_every_data_set_of_the_library_is_allowed_or_refused_with_a_reason() -> None:
     from reasoning_gym.factory import DATASETS as known
 
-    assert set(REFUSED) <= set(known)
-    assert set(ALLOWED) <= set(known)
-    assert not set(REFUSED) & set(ALLOWED)
+    assert ALLOWED.keys() | REFUSED.keys() == known.keys()
+    assert not ALLOWED.keys() & REFUSED.keys()
+    assert [name for name, reason in REFUSED.items() if len(reason) < 20] == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "answers"),
+    [
+        ("complex_arithmetic", ["nan", "nan + nani", "inf", "0", "1j"]),
+        ("game_of_life_halting", ["yes", "halts", "0", "None", "truee", "True or False"]),
+        ("graph_color", ["{}", "[]", "null", '{"0": null}']),
+        ("coin_flip", ["0", "0.0", "nan"]),
+        ("propositional_logic", ["P ∨ ¬P", "P", "True"]),
+    ],
+)
+def test_answers_that_the_library_rewards_wrongly_are_wrong(
+    dataset: str, answers: list[str]
+) -> None:
+    task = build(dataset)
+    for index in range(5):
+        for answer in {*answers} - {task.expand(index).truth}:
+            assert not task.judge(index, f"<answer>{answer}</answer>", True), (index, answer)
 
 
 def test_modules_whose_scorers_eval_the_answer_read_literals_only() -> None:
@@ -259,7 +291,7 @@ def test_modules_whose_scorers_eval_the_answer_read_literals_only() -> None:
 
 def test_no_scorer_of_the_library_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     for dataset in DATASETS:
-        task = build(dataset)
+        task = shared(dataset)
 
         def scorer(*_: object) -> float:
             raise AssertionError("called")

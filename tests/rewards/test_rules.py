@@ -89,6 +89,181 @@ TABLE: list[tuple[Rule, str, list[str], list[str]]] = [
         ["2 × 2 × 3", "3×2×2"],
         ["2 * 2 * 3", "4 × 3", "2 x 2 x 3", "2² × 3", "12", "2 × 2 × 3 ×", "1 × 2 × 2 × 3"],
     ),
+    (
+        rules.any_number,
+        "380,753.50",
+        ["380,753.50", "380753.5", "3.807535e5", "+380,753.5", "380753.50"],
+        [
+            "38,0753.50",
+            "380.753,50",
+            "380 753.5",
+            "$380,753.50",
+            ",380,753.5",
+            "380,753.50,",
+            "nan",
+        ],
+    ),
+    (rules.any_number, "1e3", ["1,000", "1000", "1.0E+3"], ["1,0,0,0", "1_000", "10**3", "1e03x"]),
+    (
+        rules.complex_number,
+        "-10.0 - 4.0i",
+        ["-10.0 - 4.0i", "-10-4i", "-10 - 4i", "-10.00 -4i"],
+        [
+            *[
+                "nan",
+                "nan + nani",
+                "-10",
+                "-4i",
+                "10 - 4i",
+                "-10 + 4i",
+                "-10 - 4j",
+                "-10 - 4",
+                "inf",
+            ],
+            *["(-10 - 4i)", "-4i - 10", "-10 - -4i", "-10  - 4i", "-10 - 4*i", "-10 − 4i", "i", ""],
+        ],
+    ),
+    (rules.complex_number, "1.00i", ["i", "1i", "+i", "0 + i", "0+1.0i"], ["1", "-i", "ii", "1 i"]),
+    (
+        rules.complex_number,
+        "5.00",
+        ["5", "5.0", "5 + 0i", "5 - 0i"],
+        ["5i", "0 + 5i", "5 +", "5 i"],
+    ),
+    (
+        rules.ratio,
+        "3/8",
+        ["3/8", "6/16", "0.375", "0.3750", r"\frac{3}{8}", "$6/16$"],
+        ["0.37", "0.38", "37.5%", "3/0", "0/0", "3:8", ".375", "3.75e-1", "nan", "-3/8", "3/8/1"],
+    ),
+    (rules.ratio, "1", ["1", "1.0", "4/4", "1/1"], ["0.9999999999", "1/0", "100%", "one"]),
+    (
+        rules.number_matrix,
+        "1.0 2.25\n3 4",
+        ["1 2.25\n3 4", "1.00  2.250 \n 3.0\t4"],
+        [
+            "1 2.25 3 4",
+            "1 2.2\n3 4",
+            "1 2.25\n3",
+            "[[1, 2.25], [3, 4]]",
+            "1 nan\n3 4",
+            "1 2.25\n\n3 4",
+        ],
+    ),
+    (
+        rules.arrays,
+        "[[0,1],[1,0]]",
+        ["[[0,1],[1,0]]", "[[0, 1],\n [1, 0]]", "[ [ 0,1 ] , [1,0] ]"],
+        [
+            *[
+                "[[0,1],[1,0]",
+                "[0,1,1,0]",
+                "[[0,1,1,0]]",
+                "[[0,1],[1,1]]",
+                "[[0,1],[1,0],]",
+                "[[]]",
+            ],
+            *["[[0,1],[1,0,]]", "[[0 1],[1 0]]", "0 1\n1 0", "[[false,true],[true,false]]", "[]"],
+            *[
+                "[[0,1],[1,0]].",
+                "((0,1),(1,0))",
+                "[[0,1],[1,٠]]",
+                "[[0.0,1],[1,0]]",
+                "[[[0,1],[1,0]]]",
+            ],
+        ],
+    ),
+    (
+        rules.groups,
+        '[["anoles", "lanose"], ["tan", "nat"]]',
+        [
+            '[["nat","tan"],["lanose","anoles"]]',
+            "[['tan', 'nat'],\n ['anoles', 'lanose']]",
+        ],
+        [
+            *[
+                '[["tan", "nat"]]',
+                '[["tan"], ["nat"], ["anoles", "lanose"]]',
+                "[[tan, nat]]",
+                "[[]]",
+            ],
+            *['[["tan", "anoles"], ["nat", "lanose"]]', '[["tan", "nat", "anoles", "lanose"]]'],
+            *[
+                '[["tan", "nat", "tan"], ["anoles", "lanose"]]',
+                '[["Tan", "nat"], ["anoles", "lanose"]]',
+            ],
+            *['[["t an", "nat"], ["anoles", "lanose"]]', '[["tan\', "nat"], ["anoles", "lanose"]]'],
+        ],
+    ),
+    (
+        rules.partitions,
+        '[["a", "a", "b"], ["aa", "b"]]',
+        ['[["aa","b"],["a","a","b"]]'],
+        [
+            '[["a", "b", "a"], ["aa", "b"]]',
+            '[["aa", "b"]]',
+            '[["aa","b"],["aa","b"],["a","a","b"]]',
+        ],
+    ),
+    (
+        rules.roles,
+        "Owen is an angel, Ava is a devil, and Mia is an angel.",
+        [
+            "Owen is an angel, Ava is a devil, and Mia is an angel.",
+            "Mia is a angel, Owen is a angel and Ava is a devil",
+            "owen is an angel and ava is a devil and mia is an angel",
+        ],
+        [
+            *[
+                "Owen is an angel, Ava is a devil",
+                "Owen is a devil, Ava is a devil, and Mia is an angel",
+            ],
+            "Owen is an angel/devil, Ava is an angel/devil, and Mia is an angel/devil",
+            "Owen is an angel, Ava is a devil, Mia is an angel, and Ava is an angel",
+            "Owen is an angel, Ava is a devil, and Mia is an angel, so there.",
+            "Owen is an angel; Ava is a devil; Mia is an angel",
+            "Owen is an angel\u017f, Ava is a devil, and Mia is an angel",
+        ],
+    ),
+    (
+        rules.polynomial,
+        "-7*x**9 + 5*x**2/3 - x/2 + C",
+        [
+            "-7*x**9 + 5*x**2/3 - x/2 + C",
+            "C - 1/2*x + 5/3*x**2 - 7*x**9",
+            "(5/3)*x**2-7*x**9-x/2+C",
+            "-7*x**9 + 10*x**2/6 - 1*x/2 + C",
+            "-7*x*x**8 + 5*x**2/3 - x**1/2 + C",
+        ],
+        [
+            *[
+                "-7*x**9 + 5*x**2/3 - x/2",
+                "-7x**9 + 5x**2/3 - x/2 + C",
+                "-7*x^9 + 5*x^2/3 - x/2 + C",
+            ],
+            *["-7*x**9 + x**2 + 2*x**2/3 - x/2 + C", "-(7*x**9) + 5*x**2/3 - x/2 + C", "C", "x/0"],
+            *[
+                "-7*x**9 + 5*x**2/3 - x/2 + C + 0",
+                "-7*x**9 + 5*x**2/3 - 0.5*x + C",
+                "nan",
+                "+",
+                "-",
+            ],
+            *[
+                "-7*x**9 + 5*x**2/3 - - x/2 + C",
+                "-7*x**9 + 5*x**2/3 - x/2 + c",
+                "(-7*x**9 + C)",
+                "9**9**9",
+            ],
+            *[
+                "-7*x**9 + (5/3*x**2 - x/2 + C",
+                "-7*x**9 + 5*x**2/3 -x/2 + 1 *C",
+                "-7*x**9 + 5*x**2/3*1/x",
+            ],
+        ],
+    ),
+    (rules.polynomial, "2*x*y + 1", ["1 + 2*y*x", "1+x*2*y"], ["2*x*y", "x*(2*y) + 1", "2*xy + 1"]),
+    (rules.polynomial, "0", ["0"], ["", "1", "0*x", "x - x"]),
 ]
 
 
@@ -99,6 +274,16 @@ def test_a_rule_accepts_the_truth_in_its_forms_and_nothing_else(
     item = Item("", truth)
     assert [answer for answer in accepted if not is_correct(rule, answer, item)] == []
     assert [answer for answer in refused if is_correct(rule, answer, item)] == []
+
+
+@pytest.mark.parametrize(
+    "form", ["1+", "x*", "9", "+-", " ", '"a",', "[", "(1/", " + ", "1,", "1 "]
+)
+def test_long_answers_raise_nothing_and_are_wrong(form: str) -> None:
+    text = (form * MAX_ANSWER_CHARS)[:MAX_ANSWER_CHARS]
+    for rule, truth, *_ in TABLE:
+        for answer in (text, f"[[{text}"[:MAX_ANSWER_CHARS], text[:-2] + "]]", text[:-1] + "i"):
+            assert is_correct(rule, answer, Item("", truth)) is False
 
 
 def test_no_answer_and_an_overlong_one_are_wrong_under_every_rule() -> None:
