@@ -27,6 +27,7 @@ Matches = Callable[[str], bool]
 Check = Callable[[Truth], Matches]
 """From a row's truth to what judges its answers. Raises ValueError: the check has no such truth."""
 
+MAX_NUMBER_CHARS = 1000
 MAX_PATTERN_CHARS = 1000
 MAX_PATTERN_STEPS = 2000
 """Instructions of a compiled pattern; a match takes at most so many steps per byte."""
@@ -77,7 +78,7 @@ def _exact() -> Check:
 
 _NUMBER = re.compile(
     r"([+-]?)\\?\$?(-?)"
-    r"((?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,100}|[0-9]{1,400})(?:\.[0-9]{0,400})?|\.[0-9]{1,400})"
+    r"((?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,100}|[0-9]{1,400})(?:\.[0-9]{1,400})?|\.[0-9]{1,400})"
     r"((?:[eE][+-]?[0-9]{1,3})?)(?:\\?%)?\.?"
 )
 
@@ -111,7 +112,7 @@ def _number(tolerance: float) -> Check:
 
 
 def _value(text: str) -> Decimal | None:
-    match = _NUMBER.fullmatch(text)
+    match = _NUMBER.fullmatch(text) if len(text) <= MAX_NUMBER_CHARS else None
     if match is None or (match[1] and match[2]):
         return None
     return Decimal(match[1] + match[2] + match[3].replace(",", "") + match[4])

@@ -65,7 +65,7 @@ _TOKEN = re.compile(
     rf"|\\(?:{_COMMANDS.replace(' ', '|')})(?![A-Za-z])"
     r"|\\[,;:! {}%$\\]"
     r"|[0-9]+(?![0-9!])|(?<![A-Za-z])[A-Za-z]{1,3}(?![A-Za-z!])"
-    r"|[-+*/=<>^_(){}\[\]|,.;:%& ]"
+    r"|[-+](?! *[-+] *[-+])|[*/=<>^_(){}\[\]|,.;:%& ]"
 )
 """Has one way to match any text, so that a text is split in linear time."""
 _OPENING = {"(", "[", "{", r"\{", r"\lbrace", r"\lbrack", r"\langle", r"\lfloor", r"\lceil"}

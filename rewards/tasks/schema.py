@@ -3,8 +3,8 @@
 No schema is ever fetched, no pattern is matched by a backtracking engine, nothing is recursive:
 a schema is made of the keywords listed here, and $ref leads to #/$defs/NAME only, without
 cycles. A text is bounded in bytes, depth, number of values and length of integers before or
-while it is parsed; duplicate keys, NaN and infinities are refused. So one check takes at most
-(schemas, with $ref written out) x (values of the text) steps.
+while it is parsed; duplicate keys, NaN and infinities are refused. So one check takes at most as
+many steps as there are schemas (every $ref written out) times values in the text; MAX_STEPS.
 """
 
 import json
@@ -26,6 +26,9 @@ MAX_VALUES = 1000
 MAX_SCHEMAS = 500
 MAX_SCHEMA_DEPTH = 24
 """Both where every $ref is written out."""
+MAX_STEPS = 10_000
+"""Schemas times values. The more complex a schema, the fewer values an answer may have: 1,000 under
+ten schemas, 100 under a hundred."""
 MAX_INTEGER_DIGITS = 300
 """Any such integer is a finite float, too: multipleOf divides."""
 
@@ -50,17 +53,17 @@ def satisfies(schema: str) -> Callable[[str], bool]:
         ValueError: the schema is malformed, too large, or has what is not allowed here.
     """
     try:
-        parsed = _read(schema)
+        parsed = _read(schema, MAX_VALUES)
         Draft202012Validator.check_schema(parsed)
     except SchemaError as error:
         raise ValueError(f"no valid JSON schema: {error.message[:200]}") from error
     definitions = parsed.get("$defs", {}) if isinstance(parsed, dict) else {}
-    _count_schemas(parsed, definitions)
+    max_values = min(MAX_VALUES, MAX_STEPS // _count_schemas(parsed, definitions))
     validator = _Validator(parsed, registry=Registry())
 
     def is_satisfied(text: str) -> bool:
         try:
-            value = _read(text)
+            value = _read(text, max_values)
         except ValueError:
             return False
         return bool(validator.is_valid(value))
@@ -68,7 +71,7 @@ def satisfies(schema: str) -> Callable[[str], bool]:
     return is_satisfied
 
 
-def _read(text: str) -> Any:
+def _read(text: str, max_values: int) -> Any:
     """The value of a JSON text.
 
     Raises:
@@ -76,7 +79,7 @@ def _read(text: str) -> Any:
     """
     if len(text.encode(errors="replace")) > MAX_JSON_BYTES:
         raise ValueError(f"longer than {MAX_JSON_BYTES} bytes")
-    _check_nesting(text)
+    _check_nesting(text, max_values)
     return json.loads(
         text,
         parse_int=_integer,
@@ -86,7 +89,7 @@ def _read(text: str) -> Any:
     )
 
 
-def _check_nesting(text: str) -> None:
+def _check_nesting(text: str, max_values: int) -> None:
     depth, num_values, in_string, at = 0, 1, False, 0
     while at < len(text):
         char = text[at]
@@ -101,8 +104,8 @@ def _check_nesting(text: str) -> None:
             depth -= 1
         elif char == ",":
             num_values += 1
-        if depth > MAX_DEPTH or num_values > MAX_VALUES:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}, or more than {MAX_VALUES} values")
+        if depth > MAX_DEPTH or num_values > max_values:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}, or more than {max_values} values")
         at += 1
 
 
