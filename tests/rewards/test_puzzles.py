@@ -126,7 +126,8 @@ TABLE: list[tuple[Rule, str, tuple[str, ...], list[str], list[str]]] = [
             *["Move disk 1 from Peg 1 to Peg 3", "Move disk 2 from Peg 1 to Peg 3", "Move", "done"],
             "Move disk 1 from Peg 1 to Peg 3\nMove disk 2 from Peg 1 to Peg 3",
             "Move disk 1 from Peg 1 to Peg 4\nMove disk 2 from Peg 1 to Peg 3",
-            "Move disk 1 from Peg 1 to Peg 1",
+            "Move disk 1 from Peg 1 to Peg 1\nMove disk 1 from Peg 1 to Peg 2\n"
+            "Move disk 2 from Peg 1 to Peg 3\nMove disk 1 from Peg 2 to Peg 3",
             "Move disk 3 from Peg 1 to Peg 2\nMove disk 2 from Peg 1 to Peg 3",
             "Move disk 1 from Peg 1 to Peg 2\nMove disk 2 from Peg 1 to Peg 3\n\n"
             "Move disk 1 from Peg 2 to Peg 3",
@@ -145,6 +146,7 @@ TABLE: list[tuple[Rule, str, tuple[str, ...], list[str], list[str]]] = [
             '[ "fill A", "empty A", "fill B",\n"pour B->A" ]',
         ],
         [
+            '["pour A->A", "fill B", "pour B->A"]',
             *[
                 "[]",
                 '["fill A"]',
@@ -176,6 +178,7 @@ TABLE: list[tuple[Rule, str, tuple[str, ...], list[str], list[str]]] = [
                 "r r d d l l",
             ],
             "up right right down down left",
+            "right left right right down down left left",
         ],
     ),
     (
