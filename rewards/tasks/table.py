@@ -100,7 +100,9 @@ class Table(Protocol):
 def open_table(path: Path, file: TableFile, columns: Sequence[str]) -> Table:
     """The rows of the file, once its hash has proved to be the pinned one.
 
-    Reads all of it once (some 1 GB/s; JSON Lines 0.4 GB/s), and keeps 12 bytes a line.
+    Reads all of it once: 0.9 GB a second of Parquet, 0.25 GB of JSON Lines, of which it keeps 12
+    bytes a line. A row then takes 0.05 ms; in Parquet 7 ms if its row group (of 10,000 rows) is
+    not among the last two read.
 
     Args:
         columns: those that are read; others are left alone.

@@ -1,6 +1,8 @@
 """Files of rows: names that stay where they belong, pinned hashes, rows one at a time."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from rewards.process import ENVIRONMENT
 from rewards.tasks import TaskSpec
 from rewards.tasks import table as tables
 from rewards.tasks.table import TableError, TableFile, has_table, open_table, table_file
@@ -156,9 +159,30 @@ def test_rows_of_parquet_are_read_from_any_group_and_only_the_columns_asked_for(
         assert table.row(number) == {"q": f"say {number}", "a": number, "c": ["x", "y"]}
 
 
+def test_reading_parquet_starts_no_thread_in_the_environment_of_workers(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path, {"q": [f"say {n}" for n in range(10)]})
+    script = f"""
+import os
+from pathlib import Path
+from rewards.tasks.table import TableFile, open_table
+table = open_table(Path({str(path)!r}), {pinned(path)!r}, ["q"])
+print(table.row(9)["q"], len(os.listdir("/proc/self/task")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "say 9 1\n"
+
+
 def test_parquet_without_a_column_names_those_that_there_are(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, {"q": ["a"], "solution": ["b"]})
-    with pytest.raises(TableError, match=r"0 columns named 'answer'; its columns are 'q', 'solution'"):
+    with pytest.raises(
+        TableError, match=r"0 columns named 'answer'; its columns are 'q', 'solution'"
+    ):
         read(path, "q", "answer")
 
 
