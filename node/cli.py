@@ -1,8 +1,9 @@
 """The console script `sapo`.
 
-Exit status: 0 done; 1 our bug (a traceback); 2 wrong usage or settings; 3 the demo ran and did
-not show what it should, or a task failed its check, and says what; 4 the engine or the verifier
-does not work here; 5 no node answers. SIGTERM and Ctrl-C end in order: 0.
+Exit status: 0 done; 1 our bug (a traceback), or the doctor found something bad; 2 wrong usage or
+settings; 3 the demo ran and did not show what it should, or a task failed its check, and says what;
+4 the engine or the verifier does not work here; 5 no node answers. SIGTERM and Ctrl-C end in
+order: 0.
 """
 
 import logging
@@ -44,6 +45,7 @@ from rewards.verifier import VerifierBroken
 from swarm.identity import IdentityError
 from swarm.manifest import Manifest, ManifestError, load_manifest
 
+EXIT_BAD = 1
 EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN, EXIT_UNREACHABLE = 2, 3, 4, 5
 EXIT_TASK_FAILS = 3
 
@@ -149,6 +151,34 @@ def list_peers(home: Home = None, as_json: AsJson = False) -> None:
         sys.stdout.write(to_json(snapshot.peers).decode() + "\n")
     else:
         print_peers(snapshot, console)
+
+
+@app.command()
+def doctor(
+    config: ConfigFile = None,
+    home: Home = None,
+    manifest: ManifestName = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
+) -> None:
+    """What of this machine a node depends on, found by trying. Status 1 if something is bad."""
+    from node.doctor import Level, examine, print_finding
+
+    flags = {"home": home, "manifest": manifest}
+    chosen = load_config(config, flags | _parse_settings(settings))
+    findings = []
+    logging.disable()  # all that matters is in the findings
+    try:
+        for finding in examine(chosen):
+            findings.append(finding)
+            if not as_json:
+                print_finding(finding, console)
+    finally:
+        logging.disable(logging.NOTSET)
+    if as_json:
+        sys.stdout.write(to_json(findings).decode() + "\n")
+    if any(finding.level is Level.BAD for finding in findings):
+        raise typer.Exit(EXIT_BAD)
 
 
 @app.command()
