@@ -10,8 +10,10 @@ source and runs when it evaluates an infinite sum (sympy.core.evalf.hypsum). So 
   bounded; an answer has no variable that the truth has not; and numbers that lie apart are unequal
   without more ado. Only then does the library simplify
 
-Not covered: the time of what is left. Most answers take some milliseconds, the worst ones known
-a few seconds: the verifier's deadline ends them. The library's timeouts (SIGALRM) are off.
+Not covered: the time of what is left. An answer takes 3 ms and mostly less than 50; under a truth
+that has variables, powers of sines and equations take the library seconds, nested roots in an
+equation have no end, and the verifier's deadline ends them. The library's timeouts (SIGALRM) are
+off. A worker's first expressions of a kind take up to 0.3 s: the parser learns its grammar.
 
 The library decides by heuristics: 0.333333 equals 1/3; 50\% equals 50 and 0.5; "x = 5" equals 5;
 units after a number are dropped; letters in a row are a product. Other versions of it and of
