@@ -97,7 +97,9 @@ ALLOWED: Mapping[str, Audited] = {
         max_params={"max_terms": 8, "max_degree": 8, "max_polynomials": 4},
     ),
     "self_reference": Audited(rules.number),
-    "simple_integration": Audited(rules.polynomial, max_params={"max_terms": 10}),
+    "simple_integration": Audited(
+        rules.polynomial, read=readers.says_variable, max_params={"max_terms": 10}
+    ),
     # words and lists
     "acre": Audited(rules.word, tune=tuners.make_questions_late),
     "color_cube_rotation": Audited(rules.word, read=readers.quarter_turns),

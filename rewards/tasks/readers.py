@@ -195,6 +195,12 @@ def says_directions(raw: RawItem) -> Item | None:
     return Item(re.sub("(Rotate .* degrees)", r"\1 clockwise", text), raw["answer"])
 
 
+def says_variable(raw: RawItem) -> Item | None:
+    """Writes dX where the library integrates over X but writes dx."""
+    variable = raw["metadata"]["variable"]
+    return Item(raw["question"].replace(" dx", f" d{variable}", 1), raw["answer"])
+
+
 def whole_pools(raw: RawItem) -> Item | None:
     """Skips matrices that the kernel does not divide: nothing says what happens at the edge."""
     about = raw["metadata"]

@@ -41,7 +41,7 @@ _NOT_PARAMETERS = {"seed", "size", "data_file"}
 """Fields of the library's configurations that no manifest sets; the last one is a path."""
 
 _MAX_ATTEMPTS = 64
-"""Seeds tried for one question. Each task needs less than 2 on average, at its defaults."""
+"""Seeds tried for one question. Each task needs less than 3 on average, at its defaults."""
 
 _GAVE_UP = (ArithmeticError, ValueError, RuntimeError)
 """What the library's generators raise for a seed that gives no question."""
@@ -118,7 +118,7 @@ def _seed(name: str, index: int, attempt: int) -> int:
 def build(spec: TaskSpec, data: Path | None = None) -> ReasoningGymTask:
     """The task of a spec whose kind is "reasoning_gym".
 
-    Takes up to 60 ms, since some data sets read a text first, and the time of one question.
+    Takes up to 1 s, since some data sets read a file first, and the time of one question.
 
     Raises:
         TaskRefused: data set not allowed, another version of the library, a parameter unknown,

@@ -336,10 +336,7 @@ def polynomial_multiplication(text: str) -> str:
 
 
 def simple_integration(text: str) -> str:
-    integrand = terms_of(first("∫ (.*) dx", text))
-    letter = next((letter for letter, _ in integrand if letter), first("([xX])?", "") or "")
-    if not letter:
-        return ""
+    integrand, letter = terms_of(first("∫ (.*) d[xX]", text)), first("∫ .* d([xX])", text)
     return (
         written(Terms({(letter, i + 1): n / (i + 1) for (_, i), n in integrand.items()})) + " + C"
     )
