@@ -145,6 +145,10 @@ def _math() -> Check:
     """The same mathematics as the truth; both are LaTeX. See rewards/tasks/latex.py."""
     from rewards.tasks import latex
 
+    # what sympy imports late would take a second of the first answers' time in every worker
+    for truth, answer in (("x^2 + 2x + 1", "(x + 1)^2"), ("49.0001", "7 * 7")):
+        latex.equals(truth)(answer)
+
     def check(truth: Truth) -> Matches:
         try:
             return latex.equals(_text(truth))
