@@ -60,6 +60,9 @@ class VerifiedRollout:
     """Of an own rollout: updates that the policy had made when it answered."""
     origin: Origin | None = None
     """Of a foreign rollout; None for an own one."""
+    terms: tuple[float, ...] = ()
+    """What this node adds to the rewards by terms of its own (node/reward.py): one per answer, or
+    none at all. Known to nobody else."""
 
     @property
     def correct(self) -> tuple[bool, ...]:
@@ -68,12 +71,19 @@ class VerifiedRollout:
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """1 for a correct answer, else 0: an own answer that is unscorable trains as wrong."""
-        return tuple(float(correct) for correct in self.correct)
+        """1 for a correct answer, else 0 (an own answer that is unscorable trains as wrong), and
+        this node's own terms."""
+        terms = self.terms or (0.0,) * len(self.verdicts)
+        return tuple(correct + term for correct, term in zip(self.correct, terms, strict=True))
 
     @property
     def is_informative(self) -> bool:
-        """Whether the rewards differ, so that some advantage is not zero."""
+        """Whether the verdicts differ: what every node can see, whatever its own terms."""
+        return wants(self.correct)
+
+    @property
+    def has_advantage(self) -> bool:
+        """Whether this node's rewards differ, so that some advantage is not zero."""
         return differ(self.rewards)
 
     @property
@@ -160,13 +170,13 @@ def mix(
     own: Sequence[VerifiedRollout], foreign: Sequence[VerifiedRollout]
 ) -> list[VerifiedRollout]:
     """The training set T: all own rollouts, then those foreign ones that have an advantage."""
-    return [*own, *(one for one in foreign if wants(one.correct))]
+    return [*own, *(one for one in foreign if one.has_advantage)]
 
 
 def may_share(own: Sequence[VerifiedRollout], share: Share) -> list[VerifiedRollout]:
     """Those of a round's own rollouts that are offered to peers, in order.
 
-    Never one with an answer that was not judged. `none`: none. `informative`: those whose rewards
+    Never one with an answer that was not judged. `none`: none. `informative`: those whose verdicts
     differ. `lessons`: these, and the first all-correct one of each task: it has no advantage, but
     without it a master of a task would have nothing to teach. `all`: all.
     """

@@ -17,6 +17,7 @@ from node.home import keep_seed, open_home
 from node.loop import Node
 from node.model import eos_token_ids, find_model, load_model, load_tokenizer
 from node.policy import LanguagePolicy, prompt_ids
+from node.reward import make_terms
 from node.status import Status
 from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from swarm.manifest import Manifest, load_manifest
@@ -69,6 +70,7 @@ def open_learner(
     state, resume_from = find_start(config, manifest.swarm_id, checkpoints)
     if resume_from is not None:
         logger.info("resuming after round %d from %s", state.round, resume_from.parent)
+    reward = make_terms(config.reward, manifest.rules)
     policy = _build_policy(config, manifest, state, resume_from, home, status)
     try:
         yield Node(
@@ -81,6 +83,7 @@ def open_learner(
             num_heldout=config.evaluate.questions,
             checkpoint_every=config.checkpoint.every,
             status=status,
+            reward=reward,
         )
     finally:
         policy.close()

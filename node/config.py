@@ -83,6 +83,19 @@ class LearnConfig(_Section):
     """0 trains all weights; above, a LoRA adapter on the attention and MLP projections."""
 
 
+class RewardConfig(_Section):
+    """Terms of this node's own, added to 1 for a correct answer and 0 for any other when it
+    learns; never shared (node/reward.py)."""
+
+    format: float = Field(default=0.0, ge=0, le=1)
+    """Added where a final answer is marked as the task asks."""
+    length: float = Field(default=0.0, ge=0, le=1)
+    """Taken off at the swarm's `max_answer_bytes`; less, in proportion, between that and
+    `free_bytes`."""
+    free_bytes: int | None = Field(default=None, ge=0)
+    """UTF-8 bytes of an answer that cost nothing; None takes 4/5 of `max_answer_bytes`."""
+
+
 class CheckpointConfig(_Section):
     every: int = Field(default=10, ge=1)
     """Rounds between checkpoints; one more is written on SIGTERM."""
@@ -184,6 +197,7 @@ class NodeConfig(_Section):
     policy: PolicyConfig = PolicyConfig()
     rollout: RolloutConfig = RolloutConfig()
     learn: LearnConfig = LearnConfig()
+    reward: RewardConfig = RewardConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     verify: VerifyConfig = VerifyConfig()
     swarm: SwarmConfig = SwarmConfig()

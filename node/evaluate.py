@@ -108,10 +108,10 @@ def evaluate(
     if not sampled:
         raise ValueError("no held-out question fits the policy; raise rollout.max_prompt_tokens")
     return HeldOut(
-        per_question=tuple(statistics.fmean(one.rewards) for one in sampled),
+        per_question=tuple(statistics.fmean(one.correct) for one in sampled),
         tasks=tuple(one.expansion.question.task for one in sampled),
         answers_per_question=len(sampled[0].verdicts),
-        greedy=accuracy([one.rewards[0] for one in likeliest]),
+        greedy=accuracy([float(one.correct[0]) for one in likeliest]),
     )
 
 

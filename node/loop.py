@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from node.batch import VerifiedRollout, mix, wants
+from node.batch import VerifiedRollout, mix
 from node.checkpoint import Checkpoints, NodeState
 from node.evaluate import HeldOut, evaluate, read_heldout, write_heldout
 from node.exchange import Exchange
 from node.policy import Policy
+from node.reward import NO_TERMS, RewardTerms
 from node.status import ForeignFate, ForeignGroup, HeldOutStatus, RoundReport, Stage, Status
 from node.update import Update
 from rewards.question import Judged
@@ -38,6 +39,7 @@ class Node:
         num_heldout: int = 0,
         checkpoint_every: int,
         status: Status,
+        reward: RewardTerms = NO_TERMS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -46,6 +48,7 @@ class Node:
             num_foreign: peers' rollouts of a round at most (J); with 0 nobody is asked for any.
             num_heldout: held-out questions of an evaluation; 0 makes none. Evaluations are kept in
                 `heldout` beside the directory of the checkpoints.
+            reward: this node's own terms; what they add is learned from and told to nobody.
             clock: Unix seconds.
         """
         self.state = state
@@ -58,6 +61,7 @@ class Node:
         self.heldout_dir = checkpoints.directory.with_name("heldout")
         self.checkpoint_every = checkpoint_every
         self.status = status
+        self.reward = reward
         self.clock = clock
         self.stop_asked = threading.Event()
 
@@ -77,6 +81,7 @@ class Node:
         with self._unless_stopped(Stage.SHARING):
             num_shared = self.exchange.share(own)
         with self._unless_stopped(Stage.MIXING):
+            own = [self.reward.apply(one) for one in own]
             drawn = self._draw_foreign()
             batch = mix(own, [one for one, fate in drawn if fate is ForeignFate.USED])
         with self._unless_stopped(Stage.UPDATING):
@@ -173,8 +178,8 @@ class Node:
         """Up to J rollouts of peers, each with what becomes of it."""
         offered = self.exchange.offered(self.num_foreign) if self.num_foreign else []
         return [
-            (one, self.policy.fate(one) if wants(one.correct) else ForeignFate.ZERO_ADVANTAGE)
-            for one in offered
+            (one, self.policy.fate(one) if one.has_advantage else ForeignFate.ZERO_ADVANTAGE)
+            for one in map(self.reward.apply, offered)
         ]
 
     def _finish(self, report: RoundReport) -> None:
@@ -217,9 +222,9 @@ def report_round(
     logp = sum((answer.mean_logp or 0.0) * answer.num_tokens for answer in answers)
     return RoundReport(
         round=number,
-        own_reward=_mean([reward for rollout in own for reward in rollout.rewards]),
-        batch_reward=_mean([reward for rollout in batch for reward in rollout.rewards]),
-        zero_advantage_share=_mean([float(not rollout.is_informative) for rollout in own]),
+        own_reward=_mean([correct for rollout in own for correct in rollout.correct]),
+        batch_reward=_mean([correct for rollout in batch for correct in rollout.correct]),
+        zero_advantage_share=_mean([not rollout.has_advantage for rollout in own]),
         num_questions=len(own),
         num_answers=len(answers),
         num_unscorable=sum(not isinstance(verdict, Judged) for verdict in verdicts),
@@ -236,6 +241,9 @@ def report_round(
         foreign=foreign,
         num_shared=num_shared,
         finished_at=finished_at,
+        shaped_reward=_mean([reward for rollout in own for reward in rollout.rewards])
+        if any(rollout.terms for rollout in own)
+        else None,
     )
 
 

@@ -65,6 +65,11 @@ def _round_seconds(snapshot: Snapshot) -> dict[str, float]:
     return {} if snapshot.last_round is None else dict(snapshot.last_round.seconds)
 
 
+def _shaped_reward(snapshot: Snapshot) -> Samples:
+    reward = snapshot.last_round.shaped_reward if snapshot.last_round else None
+    return [] if reward is None else [((), reward)]
+
+
 def _fates(snapshot: Snapshot) -> dict[str, float]:
     if snapshot.last_round is None:
         return {}
@@ -160,13 +165,19 @@ METRICS: tuple[Row, ...] = (
     Row(
         "sapo_round_own_reward",
         "gauge",
-        "Mean reward of the own answers, last round.",
+        "Share of the own answers that are correct, last round.",
         _last(lambda report: report.own_reward),
+    ),
+    Row(
+        "sapo_round_shaped_reward",
+        "gauge",
+        "Mean reward of the own answers with the node's own terms, last round; only with such.",
+        _shaped_reward,
     ),
     Row(
         "sapo_round_batch_reward",
         "gauge",
-        "Mean reward over the training set, foreign groups included, last round.",
+        "Share of correct answers in the training set, foreign groups included, last round.",
         _last(lambda report: report.batch_reward),
     ),
     Row(

@@ -199,6 +199,8 @@ def _figures(snapshot: Snapshot) -> Table:
     if learner.restarts:
         add("learner restarts", f"{learner.restarts:,}", is_unusual=True)
     if last := snapshot.last_round:
+        if last.shaped_reward is not None:
+            add("with own terms", f"{last.shaped_reward:.3f} in the last round")
         if last.update_skipped is not None:
             add("update skipped", printable(last.update_skipped), is_unusual=True)
         if last.num_unscorable:

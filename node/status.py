@@ -70,11 +70,11 @@ class RoundReport(msgspec.Struct, frozen=True):
     round: int
     """Counts from 1; equals the policy's number of rounds after it."""
     own_reward: float
-    """Mean reward of this node's own answers of the round."""
+    """Share of this node's own answers of the round that are correct."""
     batch_reward: float
-    """Mean reward over the training set T (the paper's number; equal to own_reward alone)."""
+    """The same over the training set T (the paper's number; equal to own_reward alone)."""
     zero_advantage_share: float
-    """Share of own groups whose rewards are all equal: they teach nothing."""
+    """Share of own groups whose rewards, own terms included, are all equal: they teach nothing."""
     num_questions: int
     num_answers: int
     num_unscorable: int
@@ -102,6 +102,8 @@ class RoundReport(msgspec.Struct, frozen=True):
     """Own rollouts offered to peers."""
     finished_at: float = 0.0
     """Unix seconds."""
+    shaped_reward: float | None = None
+    """Mean reward of the own answers with this node's terms (node/reward.py); None without any."""
 
     @property
     def foreign_groups_used(self) -> int:

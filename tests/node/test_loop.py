@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from node.evaluate import PART, read_heldout, rise
 from node.exchange import Exchange, LocalExchange
 from node.loop import Node, StopAsked, foreign_groups, report_round
 from node.policy import ScriptedPolicy
+from node.reward import NO_TERMS, RewardTerms
 from node.status import ForeignFate, RoundReport, Stage, Status
 from node.update import ForeignWeight, Update
 from rewards.question import (
@@ -67,6 +69,7 @@ def make_node(
     exchange: Exchange | None = None,
     num_foreign: int = 0,
     num_heldout: int = 0,
+    reward: RewardTerms = NO_TERMS,
 ) -> Node:
     """A scripted node, resumed from what lies in `home`."""
     checkpoints = Checkpoints(home / "checkpoints", keep=2)
@@ -85,6 +88,7 @@ def make_node(
         num_heldout=num_heldout,
         checkpoint_every=checkpoint_every,
         status=Status(),
+        reward=reward,
         clock=lambda: 1000.0,
     )
 
@@ -100,6 +104,31 @@ def record_batches(node: Node) -> list[Sequence[VerifiedRollout]]:
 
     node.policy.learn = recording  # type: ignore[method-assign]
     return batches
+
+
+def test_own_terms_are_learned_from_and_told_to_nobody(tmp_path: Path, verifier: Verifier) -> None:
+    terms = RewardTerms(length=1.0, free_bytes=0, max_bytes=50, answer_formats={"sums": "tags"})
+    peers = [foreign("a", "x" * 5), foreign("b", "y" * 50)]
+    peers[0] = replace(peers[0], answers=(Answer("x" * 50, True), Answer("x" * 0, True)))
+    exchange = OfferingExchange(verifier, FRESH.seed, peers)
+    node = make_node(tmp_path, verifier, exchange=exchange, num_foreign=2, reward=terms)
+    batches = record_batches(node)
+    report = node.run_round()
+    plain = make_node(tmp_path / "plain", verifier).run_round()
+    *own, peer = batches[0]
+    assert all(one.terms == () for one in exchange.shared) and len(exchange.shared) == len(own) == 4
+    for one in own:
+        sizes = [len(answer.text) / 50 for answer in one.answers]
+        expected = [correct - size for correct, size in zip(one.correct, sizes, strict=True)]
+        assert one.rewards == pytest.approx(expected)
+    # 1 - 1 and 0 - 0: no advantage for this node, whatever it has for others.
+    assert [group.fate for group in report.foreign] == [
+        ForeignFate.ZERO_ADVANTAGE,
+        ForeignFate.USED,
+    ]
+    assert peer.rewards == (0.0, -1.0)
+    assert report.own_reward == plain.own_reward and plain.shaped_reward is None
+    assert report.shaped_reward is not None and report.shaped_reward < report.own_reward
 
 
 def without_seconds(reports: Sequence[RoundReport]) -> list[RoundReport]:

@@ -64,6 +64,7 @@ def test_the_values_are_those_of_the_snapshot() -> None:
     assert found["sapo_round_foreign_groups"][("too_long_for_model",)] == 1.0
     assert sum(found["sapo_learner_stage"].values()) == 1.0
     assert found["sapo_refused_total"][("claims_differ",)] == 7.0
+    assert found["sapo_round_shaped_reward"] == {(): 0.375}
     assert found["sapo_verifier_closed"] == {("files",): 0.0, ("network",): 1.0}
     assert found["sapo_tasks"][("left_out",)] == 1.0
 

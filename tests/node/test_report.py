@@ -145,6 +145,7 @@ def test_the_status_begins_with_the_warnings_and_says_the_rest_in_words() -> Non
         "0.125 ± 0.020 at round 0",
         "0.500 ± 0.031 at round 100",
         "claims_differ 7, duplicate 4",
+        "with own terms  0.375 in the last round",
         "3 announcements",
         "word_ladder: its digest here is 12",
         "FILES OPEN (no Landlock), network and processes closed (seccomp)",
