@@ -118,7 +118,7 @@ def _last_boxed(text: str) -> str | None:
     at, end = max(text.find(_BOX), 0), text.rfind("}") + 1
     while at > 0 and text[at - 1] == "\\":  # braces before the first box close no box
         at -= 1
-    last = ""
+    last = slice(0)  # not the text itself: of boxes in boxes that would copy it again and again
     starts = []  # of what is within each open brace; -1 where the brace is no box's
     while at < end:
         if text.startswith(_BOX, at):
@@ -131,9 +131,10 @@ def _last_boxed(text: str) -> str | None:
             case "{":
                 starts.append(-1)
             case "}" if starts and (start := starts.pop()) >= 0:
-                last = text[start:at]
+                last = slice(start, at)
         at += 1
-    return None if _BOX in last else last.strip(ASCII_SPACE) or None
+    box = text[last]
+    return None if _BOX in box else box.strip(ASCII_SPACE) or None
 
 
 def _last_block(text: str) -> str | None:
