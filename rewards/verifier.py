@@ -195,8 +195,15 @@ class Verifier:
         (expanded,), held_s = self._expand([question])
         return expanded, held_s
 
-    def judge(self, requests: Sequence[tuple[Question, Sequence[Answer]]]) -> list[list[Verdict]]:
+    def judge(
+        self, requests: Sequence[tuple[Question, Sequence[Answer]]], afresh: bool = False
+    ) -> list[list[Verdict]]:
         """A verdict for each answer of each question, in order.
+
+        Args:
+            afresh: by a worker that has done nothing before, and is then ended: for a second
+                opinion before somebody is called a liar. Whatever state the first worker had, this
+                one does not share it. Takes the warm spare, and starts the next.
 
         An answer whose text has no UTF-8 form (lone surrogates: never from a tokenizer, never
         from the wire) is unscorable as CHECKER_ERROR.
@@ -206,7 +213,7 @@ class Verifier:
             VerifierClosed: close() was called.
         """
         pairs = [(question, answer) for question, answers in requests for answer in answers]
-        verdicts = iter(self._judge(pairs)[0])
+        verdicts = iter(self._judge(pairs, afresh)[0])
         return [[next(verdicts) for _ in answers] for _, answers in requests]
 
     def judge_one(
@@ -216,7 +223,7 @@ class Verifier:
         it. Waiting for a free one does not count.
 
         Args:
-            afresh: by a worker as `judge_afresh` takes it.
+            afresh: as `judge` takes it.
 
         Raises:
             VerifierBroken: no worker can be started.
@@ -224,18 +231,6 @@ class Verifier:
         """
         (verdict,), held_s = self._judge([(question, answer)], afresh)
         return verdict, held_s
-
-    def judge_afresh(self, question: Question, answers: Sequence[Answer]) -> list[Verdict]:
-        """A verdict for each answer by a worker that has done nothing before, and is then ended.
-
-        For a second opinion before somebody is called a liar: whatever state the first worker had,
-        this one does not share it. Takes the warm spare, and starts the next.
-
-        Raises:
-            VerifierBroken: no worker can be started.
-            VerifierClosed: close() was called.
-        """
-        return self._judge([(question, answer) for answer in answers], afresh=True)[0]
 
     def describe(self) -> dict[str, TaskFacts | Refused]:
         """What a worker finds out about each task, or why it cannot be built, by name.

@@ -516,7 +516,7 @@ def test_one_answer_is_judged_with_the_time_it_took(hasty: Verifier) -> None:
 
 def test_a_second_opinion_runs_the_program_again(verifier: Verifier) -> None:
     answers = [Answer(ADD, True), Answer("pass", True)]
-    assert verifier.judge_afresh(Question("add", 0), answers) == [CORRECT, WRONG]
+    assert verifier.judge([(Question("add", 0), answers)], afresh=True)[0] == [CORRECT, WRONG]
 
 
 def test_tasks_of_programs_are_described(verifier: Verifier) -> None:

@@ -333,14 +333,14 @@ def test_a_second_opinion_comes_from_a_worker_that_did_nothing_before() -> None:
         first = Answer("am I first", True)
         assert verifier.judge([(QUESTION, [RIGHT, first, RIGHT])]) == [[CORRECT, WRONG, CORRECT]]
         for number in range(1, 4):
-            assert verifier.judge_afresh(QUESTION, [first, *answers]) == [
+            assert verifier.judge([(QUESTION, [first, *answers])], afresh=True)[0] == [
                 *(CORRECT, CORRECT, WRONG, WRONG),
                 Unscorable(Reason.TOO_LONG),
             ]
             assert verifier.judge([(QUESTION, [first])]) == [[WRONG]], "the first goes on"
             assert verifier.stats.workers_started == 2 + number
         assert verifier.stats.workers_lost == 0
-        assert verifier.judge_afresh(QUESTION, []) == []
+        assert verifier.judge([(QUESTION, [])], afresh=True)[0] == []
         assert verifier.judge_one(QUESTION, first, afresh=True)[0] == CORRECT
 
 
@@ -361,14 +361,15 @@ def test_a_second_opinion_needs_no_spare() -> None:
         with verifier._lock:
             verifier._start_missing()
             verifier._unused.clear()
-        assert verifier.judge_afresh(QUESTION, [first]) == [CORRECT]
+        assert verifier.judge([(QUESTION, [first])], afresh=True)[0] == [CORRECT]
         assert verifier.stats.workers_lost == 0
         assert verifier.stats.workers_started == 3 + 2
 
 
 def test_an_answer_that_ends_a_fresh_worker_is_unscorable() -> None:
     with start() as verifier:
-        verdicts = verifier.judge_afresh(QUESTION, [RIGHT, Answer("exit", True), RIGHT])
+        answers = [RIGHT, Answer("exit", True), RIGHT]
+        [verdicts] = verifier.judge([(QUESTION, answers)], afresh=True)
         assert verdicts == [CORRECT, Unscorable(Reason.CRASHED, "ended with status 0"), CORRECT]
         assert verifier.stats.workers_lost == 1
         assert obey(verifier, "7") == CORRECT
@@ -377,7 +378,7 @@ def test_an_answer_that_ends_a_fresh_worker_is_unscorable() -> None:
 def test_second_opinions_leave_no_process() -> None:
     before = children()
     with start() as verifier:
-        verifier.judge_afresh(QUESTION, [RIGHT])
+        verifier.judge([(QUESTION, [RIGHT])], afresh=True)
         verifier.judge([(QUESTION, [RIGHT])])
         assert len(children() - before) == 2
     assert not children() - before
