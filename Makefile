@@ -1,9 +1,10 @@
 # Every job of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check faults bench wheel clean install
+.PHONY: help demo test lint format check faults fuzz bench wheel clean install
 
 BIN := .venv/bin
 CODE := node swarm rewards tests bench
+FUZZ_S ?= 60
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +31,12 @@ check: lint ## lint, then the tests: what CI runs
 faults: ## kill nodes more often than CI has time for
 	@TEST_KILLS=30 ./test tests/integration
 
+fuzz: install ## search for texts that break a verifier, FUZZ_S seconds (60) for each part
+	@$(BIN)/python -c "import atheris" 2>/dev/null || \
+		$(BIN)/python -m pip install -q --no-build-isolation -e ".[fuzz]"
+	@for part in $(notdir $(wildcard tests/fuzz/corpus/*)); do echo "== $$part"; \
+		$(BIN)/python tests/fuzz $$part -max_total_time=$(FUZZ_S) || exit 1; done
+
 bench: install ## seconds and shares of one node-round
 	$(BIN)/python bench/round.py
 
@@ -38,7 +45,7 @@ wheel: install ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .
 
 clean: ## remove what was built and measured, the environment stays
-	rm -rf build dist *.egg-info .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist *.egg-info .demo .fuzz .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find node swarm rewards tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 install: ## what all of them need, into .venv

@@ -209,7 +209,10 @@ def is_letter(answer: str, truth: str) -> bool:
 
 
 def same_lines(expected: str, put_out: str) -> bool:
-    one, other = (re.sub(r"[ \t\n\r\f\v]+(\n|\Z)", r"\1", text) for text in (expected, put_out))
+    one, other = (
+        re.sub(r"[ \t\r\f\v]+$", "", text, flags=re.MULTILINE).rstrip("\n")
+        for text in (expected, put_out)
+    )
     return one == other
 
 
