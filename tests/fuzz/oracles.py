@@ -197,6 +197,12 @@ def follows(conclusion: str, premises: Sequence[str]) -> bool:
     return not all(true) and all(t or not p for t, p in zip(true, possible, strict=True))
 
 
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON in which no key stands twice."""
+    assert len({key for key, _ in pairs}) == len(pairs)
+    return dict(pairs)
+
+
 def is_near(answer: str, truth: str, tolerance: Fraction) -> bool:
     """Of two numbers as people write them."""
     one, other = (Fraction(re.sub(r"[\\$%,]|\.$", "", text)) for text in (answer, truth))

@@ -24,7 +24,7 @@ def test_no_text_that_was_kept_breaks_anything(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS.keys() - SLOW))
-@pytest.mark.parametrize("num_bytes", [300, 3500])
+@pytest.mark.parametrize("num_bytes", [396, 3500])  # of formulas, of rules: just short enough
 def test_no_hostile_answer_breaks_anything(target: str, num_bytes: int) -> None:
     for texts in hostile_answers(num_bytes=num_bytes).values():
         for text in texts:

@@ -24,7 +24,7 @@ from rewards.tasks.formulas import follows
 from rewards.tasks.rules import Item, Rule, is_correct
 from rewards.tasks.schema import satisfies
 
-quick = settings(deadline=None, derandomize=True, max_examples=60)
+quick = settings(deadline=None, derandomize=True, max_examples=40)
 few = settings(deadline=None, derandomize=True, max_examples=20)
 
 
@@ -135,6 +135,7 @@ def test_a_number_is_right_in_each_of_its_spellings(
     assert check(f"{other:f}") == (number == other)
     near = build_check("number", {"tolerance": 0.5})(f"{number:f}")
     assert near(f"{other:f}") == (abs(number - other) <= Decimal("0.5"))
+    assert near(f"{number + Decimal('0.5'):f}") and not near(f"{number - Decimal('0.501'):f}")
 
 
 @quick
@@ -327,12 +328,13 @@ VALUES = st.recursive(
 def test_json_is_right_however_it_is_spaced(value: Any, other: Any, indent: Any) -> None:
     same = satisfies(json.dumps({"const": value}))
     assert same(json.dumps(value, indent=indent)) and satisfies("true")(json.dumps(other))
-    tests = {"inputs": [[]], "outputs": [[value]], "fn_name": "f"}
+    tests = {"inputs": [[]], "outputs": [[value, True]], "fn_name": "f"}
     hidden = parse_tests(json.dumps(tests))
-    assert passed(hidden, Ran((json.dumps([value], indent=indent),)))
+    assert passed(hidden, Ran((json.dumps([value, True], indent=indent),)))
+    assert not passed(hidden, Ran((json.dumps([value, 1]),)))
     if not _resembles(value, other):
         assert not same(json.dumps(other))
-        assert not passed(hidden, Ran((json.dumps([other]),)))
+        assert not passed(hidden, Ran((json.dumps([other, True]),)))
 
 
 def _resembles(one: object, other: object) -> bool:
