@@ -22,7 +22,7 @@ from rewards.tasks.audit import ALLOWED
 from rewards.tasks.rules import MAX_ANSWER_CHARS
 from rewards.verifier import Limits, Verifier
 
-FORMATS = cycle(["last_line", "tags", "last_line", "tags", "last_line", "boxed"])
+FORMATS = cycle([*["last_line", "tags"] * 4, "boxed"])
 
 SETS = [
     TaskSpec(
@@ -78,10 +78,12 @@ class Workplace:
 
     def texts(self, task: str, truth: str) -> list[str]:
         """What is sent to a task."""
-        long = 250 if task == "code" else NUM_BYTES  # each of these costs a process
-        texts = [text for kind in hostile_answers(self.canary, long).values() for text in kind]
-        if task != "code":  # what surrounds a program is one
-            texts += [*around(truth), *resource(250)]
+        if task == "code":  # each costs a process, and what surrounds a program is one
+            kinds = hostile_answers(self.canary, num_bytes=250)
+            return [*kinds["code"], *kinds["resource"], *kinds["format"]]
+        kinds = hostile_answers(self.canary, NUM_BYTES)
+        texts = [text for kind in kinds.values() for text in kind]
+        texts += [*around(truth), *resource(250)]
         return texts if task in ROWS else [*texts, *resource(15_000)]
 
 
