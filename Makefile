@@ -37,8 +37,9 @@ fuzz: install ## search for texts that break a verifier, FUZZ_S seconds (60) for
 	@for part in $(notdir $(wildcard tests/fuzz/corpus/*)); do echo "== $$part"; \
 		$(BIN)/python tests/fuzz $$part -max_total_time=$(FUZZ_S) || exit 1; done
 
-bench: install ## seconds and shares of one node-round
+bench: install ## seconds and shares of one node-round; answers judged a second
 	$(BIN)/python bench/round.py
+	$(BIN)/python bench/verify.py
 
 wheel: install ## build the wheel into dist/
 	rm -rf build
