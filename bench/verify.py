@@ -34,6 +34,7 @@ import trio
 from rewards.extract import mark_answer
 from rewards.question import Answer, Expansion, Judged, Question, is_held_out
 from rewards.tasks import TaskSpec
+from rewards.tasks.code import CodeLimits
 from rewards.verifier import Limits, Verifier
 from swarm.admission import Admission
 from swarm.budget import TOTAL_BURSTS, Budget, BudgetLimits
@@ -216,16 +217,13 @@ async def show_hostile(
     show(f"{'own answers: median, longest':>34}")
     for num_authors in (0, 1, options.authors):
         held_s, refused, own = await run_hostile(specs, data, num_authors, options.hostile_s)
-        author_s = num_authors * (
-            limits.author_burst_s + limits.author_share * options.hostile_s + Limits().deadline_s
-        )
-        total_s = (
-            TOTAL_BURSTS * limits.author_burst_s
-            + limits.total_share * options.hostile_s
-            + num_authors * Limits().deadline_s
-        )
+        one_more_s = Limits().deadline_s + CodeLimits().cpu_s
+        author_s = limits.author_burst_s + limits.author_share * options.hostile_s + one_more_s
+        total_s = TOTAL_BURSTS * limits.author_burst_s + limits.total_share * options.hostile_s
+        total_s += num_authors * one_more_s
+        bound_s = min(num_authors * author_s, total_s, options.hostile_s)
         reasons = ", ".join(f"{reason} {num}" for reason, num in sorted(refused.items()))
-        show(f"{num_authors:<18}{held_s:>13.1f} s{min(author_s, total_s):>7.0f} s", "")
+        show(f"{num_authors:<18}{held_s:>13.1f} s{bound_s:>7.0f} s", "")
         show(f"{sum(refused.values()):>10}{reasons:>34}", "")
         show(f"{1000 * statistics.median(own):>22.0f} ms{1000 * max(own):>6.0f} ms")
 
