@@ -45,8 +45,9 @@ def digest(task: Task) -> str:
 
     Indices are spread by hash. The answers are the truth (plain, in another case, with something
     before and after it, twice), the next question's truth, and the hostile ones above; each is
-    judged as it is and marked, finished and not. Changes with the task's name, parameters,
-    library, data, prompting, answer format and rules. Some 10 to 200 ms, once the task is built.
+    judged as it is and marked, finished and not. Changes with the task's parameters, library,
+    data, prompting, answer format and rules, and with its name where that chooses the questions.
+    Some 10 to 200 ms, once the task is built.
 
     Of a task that is not deterministic only the truth is judged: the other verdicts need not be
     the same everywhere. Of one whose answers are programs, what would be run is hashed.
