@@ -160,7 +160,17 @@ def test_the_end_of_the_demo_by_a_kill_is_the_end_of_its_nodes(tmp_path: Path) -
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "engine", ["transformers", pytest.param("vllm-process", marks=pytest.mark.vllm)]
+    "engine",
+    [
+        "transformers",
+        pytest.param(
+            "vllm-process",
+            marks=[
+                pytest.mark.vllm,
+                pytest.mark.skipif("TEST_KILLS" not in os.environ, reason="run by `make faults`"),
+            ],
+        ),
+    ],
 )
 def test_a_single_node_demo_works_with_each_other_engine(tmp_path: Path, engine: str) -> None:
     done = sapo(
