@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from node.batch import Group
+from node.groups import Group
 
 
 def step(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node.checkpoint import Checkpoints, NodeState, find_start
+from node.batch import Own, make_strategy
+from node.checkpoint import Checkpoints, NodeState, find_start, read_experience
 from node.config import ConfigError, NodeConfig
 from node.exchange import Exchange, LocalExchange
 from node.generate import PROBE_TOLERANCE, GenerationFailed, Generator, Sampling, check_probe
@@ -48,7 +49,7 @@ def open_node(config: NodeConfig, status: Status) -> Iterator[Node]:
         seed = keep_seed(home, config.seed)
         usable, _ = find_usable_tasks(verifier, manifest)
         find_isolation(config, verifier)
-        exchange = LocalExchange(verifier, list(usable), seed)
+        exchange = LocalExchange(verifier, list(usable), seed, manifest.rules.epoch_s)
         with open_learner(config, manifest, exchange, status) as node:
             yield node
 
@@ -71,15 +72,16 @@ def open_learner(
     if resume_from is not None:
         logger.info("resuming after round %d from %s", state.round, resume_from.parent)
     reward = make_terms(config.reward, manifest.rules)
-    policy = _build_policy(config, manifest, state, resume_from, home, status)
+    strategy = make_strategy(config)
+    policy = _build_policy(config, manifest, strategy, state, resume_from, home, status)
     try:
         yield Node(
             state,
             policy,
             exchange,
             checkpoints,
-            num_questions=config.rollout.questions,
-            num_foreign=config.swarm.foreign,
+            strategy,
+            experience=read_experience(resume_from),
             num_heldout=config.evaluate.questions,
             checkpoint_every=config.checkpoint.every,
             status=status,
@@ -92,6 +94,7 @@ def open_learner(
 def _build_policy(
     config: NodeConfig,
     manifest: Manifest,
+    strategy: Own,
     state: NodeState,
     resume_from: Path | None,
     home: Path,
@@ -116,8 +119,7 @@ def _build_policy(
         model,
         tokenizer,
         config.learn,
-        max_answers=config.rollout.questions * config.rollout.answers
-        + config.swarm.foreign * manifest.rules.max_answers,
+        max_answers=strategy.max_answers(config.rollout.answers, manifest.rules.max_answers),
         max_answer_tokens=max_new_tokens,
         temperature=config.rollout.temperature,
         seed=state.seed,
@@ -145,7 +147,7 @@ def _build_policy(
         Sampling(config.rollout.answers, max_new_tokens, config.rollout.temperature),
         max_prompt_tokens=max_prompt_tokens,
         seed=state.seed,
-        likelihood_weight=config.swarm.likelihood_weight,
+        likelihood_weight=config.batch.likelihood_weight,
     )
 
 

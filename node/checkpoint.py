@@ -9,10 +9,13 @@ from pathlib import Path
 import msgspec
 
 from node.config import ConfigError, NodeConfig
+from node.experience import Experience, decode_experience, encode_experience
 from node.home import keep_seed
 from swarm.disk import fsync_directory
 
 logger = logging.getLogger(__name__)
+
+EXPERIENCE_FILE = "experience.msgpack"
 
 
 class NodeState(msgspec.Struct, frozen=True):
@@ -31,7 +34,7 @@ class NodeState(msgspec.Struct, frozen=True):
 class Checkpoints:
     """The checkpoints below one directory.
 
-    A checkpoint is a directory `round-00000012` with `state.json` and `policy/`. It gets this name
+    A checkpoint is a directory `round-00000012` with `state.json`, `experience.msgpack` and `policy/`. It gets this name
     by a rename after everything in it has reached the disk, so whatever has the name is whole.
     """
 
@@ -43,7 +46,12 @@ class Checkpoints:
             logger.info("removing %s, left by a stop in the middle of a write", leftover.name)
             shutil.rmtree(leftover)
 
-    def write(self, state: NodeState, save_policy: Callable[[Path], None]) -> Path:
+    def write(
+        self,
+        state: NodeState,
+        save_policy: Callable[[Path], None],
+        experience: Experience | None = None,
+    ) -> Path:
         """Writes one checkpoint and removes those beyond the last `keep`.
 
         Raises:
@@ -54,6 +62,7 @@ class Checkpoints:
         try:
             (aside / "policy").mkdir(parents=True)
             save_policy(aside / "policy")
+            (aside / EXPERIENCE_FILE).write_bytes(encode_experience(experience or Experience()))
             (aside / "state.json").write_bytes(msgspec.json.encode(state))
             _fsync_tree(aside)
         except BaseException:
@@ -118,6 +127,19 @@ def find_start(
                 "choose another --home, or the same settings"
             )
     return state, resume_from
+
+
+def read_experience(policy_dir: Path | None) -> Experience:
+    """What the node remembered at the checkpoint whose policy is in `policy_dir`; nothing at a first
+    start, of a checkpoint of an earlier version, or where the file is damaged (which is logged)."""
+    file = policy_dir and policy_dir.parent / EXPERIENCE_FILE
+    if file is None or not file.exists():
+        return Experience()
+    try:
+        return decode_experience(file.read_bytes())
+    except (OSError, msgspec.MsgspecError) as error:
+        logger.error("%s is unusable (%s); nothing is replayed at first", file, error)
+        return Experience()
 
 
 def _fsync_tree(directory: Path) -> None:

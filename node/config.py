@@ -76,11 +76,71 @@ class LearnConfig(_Section):
     """Weight of the KL term to the start; 0 as in the paper (no reference model is loaded)."""
     num_iterations: int = Field(default=1, ge=1, le=16)
     """Optimizer steps on each batch; clipping acts only above 1."""
+    kl_every: int = Field(default=10, ge=0)
+    """Rounds between measurements of how far the policy has moved from its start (KL divergence, on
+    the round's own answers). Keeps a copy of the start, but for LoRA; 0 measures never."""
+    ess_guard: bool = False
+    """Multiplies the learning rate of an update by the square root of its effective sample size, as
+    a share of the answers that have a gradient (VCPO): smaller steps where weights differ."""
     micro_batch_answers: int = Field(default=64, ge=1)
     """Answers per forward and backward pass; smaller needs less memory, the result is the same."""
     gradient_checkpointing: bool = False
     lora_rank: int = Field(default=0, ge=0)
     """0 trains all weights; above, a LoRA adapter on the attention and MLP projections."""
+
+
+StrategyName = Literal[
+    "own",
+    "own-dynamic",
+    "own-replay",
+    "own-weakness",
+    "paper",
+    "fill",
+    "teach",
+    "rescue",
+]
+
+
+class BatchConfig(_Section):
+    """What an update learns from (node/batch.py)."""
+
+    strategy: StrategyName = "paper"
+    """own: this round's own groups. own-dynamic: those without advantage replaced by fresh ones.
+    own-replay: own informative groups, then such of earlier rounds. own-weakness: own, questions
+    drawn by weakness. paper: own groups and peers' informative ones. fill: own informative groups,
+    then peers', then replay. teach: fill, with peers' all-correct groups. rescue: own groups, and a
+    peer's where the own one to the same question failed."""
+    groups: int = Field(default=8, ge=1, le=4096)
+    """Informative groups of an update that replay, fill and teach aim at."""
+    replay_rounds: int = Field(default=30, ge=0)
+    """Rounds for which an own informative group may be replayed; 0 replays none."""
+    replay_negatives: bool = False
+    """Replays wrong answers of own groups, too."""
+    token_budget: float = Field(default=3.0, ge=1)
+    """own-dynamic: tokens generated in a round at most, as a multiple of what its first questions
+    took."""
+    weakness: bool = False
+    """Own questions, and with `teach` peers' groups, are drawn in proportion to 1 - the running own
+    accuracy on their task."""
+    common_share: float = Field(default=0.5, gt=0, le=1)
+    """rescue: share of the own questions that is common to the swarm."""
+    max_age_s: float | None = Field(default=None, gt=0)
+    """Foreign groups that this node has known for longer are not used; None: for the lifetime that
+    the swarm's rules give them."""
+    half_life_s: float | None = Field(default=None, gt=0)
+    """Halves the advantages of a foreign group for every such time that this node has known it."""
+    peer_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of a round's foreign groups that one peer may have at most, rounded up."""
+    likelihood_weight: bool = False
+    """Multiplies a foreign group's advantages by min(1, exp(l - o), exp(l - c)): l its mean
+    log-probability per token under the own policy, o that of the round's own answers, c what its
+    author claims. So a claim can lower the weight and never raise it."""
+    importance_ratio: float | None = Field(default=None, ge=1)
+    """Multiplies the advantage of a replayed answer by exp(now - then) of its mean log-probability
+    per token, at most this: the truncated, length-normalised importance ratio; None: by 1."""
+    brake: bool = True
+    """Switches foreign groups off for a while, loudly, when own reward or held-out accuracy has
+    fallen clearly."""
 
 
 class RewardConfig(_Section):
@@ -130,17 +190,12 @@ Share = Literal["none", "informative", "lessons", "all"]
 
 class SwarmConfig(_Section):
     foreign: int = Field(default=4, ge=0, le=4096)
-    """Peers' rollouts per round (J). 0 learns from nobody: ordinary RL fine-tuning."""
+    """Peers' rollouts per round at most (J). 0 learns from nobody: ordinary RL fine-tuning."""
     share: Share = "lessons"
     """Own rollouts that peers may have: none; those whose rewards differ (informative); these and
     one all-correct one per task and round (lessons); all that were judged."""
-    peer_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of a round's foreign rollouts that one peer may have at most, rounded up."""
     wait_s: float = Field(default=0.0, ge=0, le=600)
     """Seconds per round to wait for peers' rollouts while fewer than J are there."""
-    likelihood_weight: bool = False
-    """Multiplies a foreign group's advantages by min(1, exp(l - o)): l its mean log-probability
-    per token under the own policy, o that of the round's own answers. No claim of a peer enters."""
     listen: str = "/ip4/0.0.0.0/tcp/8421"
     """Multiaddr to listen on; port 0 takes a free one."""
     bootstrap: tuple[str, ...] = ()
@@ -180,6 +235,8 @@ class SuperviseConfig(_Section):
 class EvaluateConfig(_Section):
     questions: int = Field(default=0, ge=0)
     """Held-out questions asked before the first and after the last of `rounds`; 0 asks none."""
+    every: int = Field(default=0, ge=0)
+    """Rounds between further evaluations; 0 makes none."""
 
 
 class NodeConfig(_Section):
@@ -197,6 +254,7 @@ class NodeConfig(_Section):
     policy: PolicyConfig = PolicyConfig()
     rollout: RolloutConfig = RolloutConfig()
     learn: LearnConfig = LearnConfig()
+    batch: BatchConfig = BatchConfig()
     reward: RewardConfig = RewardConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     verify: VerifyConfig = VerifyConfig()

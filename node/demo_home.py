@@ -69,9 +69,10 @@ def lay_out(
     for home in homes:
         keep_data(data, made, home)
     swarm: dict[str, object] = {"foreign": foreign, "stay": True, "share": "none"}
+    peer_share = config.batch.peer_share
     if foreign:  # few peers must be allowed to give all that a round asks for
-        share = max(config.swarm.peer_share, 1 / (num_nodes - 1))
-        swarm |= {"peer_share": share, "share": config.swarm.share}
+        peer_share = max(peer_share, 1 / (num_nodes - 1))
+        swarm["share"] = config.swarm.share
     places = []
     for number, home in enumerate(homes):
         settings = config.model_copy(
@@ -80,6 +81,7 @@ def lay_out(
                 "seed": (config.seed or 0) * SEEDS_PER_DEMO + number,
                 "manifest": str(manifest),
                 "rounds": rounds,
+                "batch": config.batch.model_copy(update={"peer_share": peer_share}),
                 "swarm": config.swarm.model_copy(update=swarm | {"listen": listen[number]}),
                 "api": config.api.model_copy(update={"host": "127.0.0.1", "port": 0}),
                 "evaluate": config.evaluate.model_copy(update={"questions": num_heldout}),

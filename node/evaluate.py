@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from node.batch import VerifiedRollout
+from node.groups import VerifiedRollout
 from node.exchange import Exchange
 from rewards.question import Expansion
 from swarm.disk import write_durably

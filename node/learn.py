@@ -7,8 +7,8 @@ What is TRL's: the clipped loss (`loss_type="dapo"`: the mean over all answer to
 batch), the fused log-probabilities, AdamW (TRL's default betas 0.9 and 0.999, epsilon 1e-8),
 clipping of the gradient norm, the schedule, micro-batches, LoRA, checkpoint files.
 What is ours: the rewards (verified before), and the advantages. TRL normalises over groups of one
-fixed size; rollouts of peers have other sizes, so `advantages` does it here, by TRL's formula.
-Advantages are multiplied by their group's weight. Answers whose advantage is 0, or became so by a
+fixed size; rollouts of peers have other sizes, so node/batch.py does it, by TRL's formula.
+Advantages are multiplied by their answer's weight. Answers whose advantage is 0, or became so by a
 weight of 0, have no gradient: they are counted in the mean over tokens, but not sent through the
 model. (With a KL weight they have one, and are sent.)
 
@@ -41,7 +41,7 @@ from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import utils as trl_utils
 
-from node.batch import BatchLimits, Group, differ
+from node.groups import BatchLimits, Group
 from node.config import LearnConfig
 from node.update import Update
 
@@ -52,9 +52,6 @@ if TYPE_CHECKING:
 # shapes (Neuron) start again. Scoring only the answers' tokens gives the same on a CPU, sooner.
 trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda", "xpu")
 
-STD_EPSILON = 1e-4
-"""Added to the standard deviation of a group's rewards, as in TRL."""
-
 
 class LearnerFailed(RuntimeError):
     """The trainer's thread has died, its error is the cause; only close() is possible now."""
@@ -62,17 +59,6 @@ class LearnerFailed(RuntimeError):
 
 class NonFiniteGradient(ArithmeticError):
     """The gradient is infinite or not a number; the weights are as they were before the step."""
-
-
-def advantages(rewards: Sequence[float]) -> list[float]:
-    """(r - mean) / (std + 1e-4) within one group (GRPO; SAPO, step 5); zeros if all are equal.
-
-    As TRL does it: the standard deviation of a sample (divided by n - 1), plus `STD_EPSILON`.
-    """
-    if not differ(rewards):
-        return [0.0] * len(rewards)
-    mean, std = statistics.fmean(rewards), statistics.stdev(rewards)
-    return [(reward - mean) / (std + STD_EPSILON) for reward in rewards]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +201,7 @@ class Learner:
             clip_share=statistics.fmean(step.clip_share for step in steps),
             num_answers=num_answers,
             num_tokens=num_tokens,
+            effective_sample_size=effective_sample_size(batch),
         )
 
     def mean_logps(self, groups: Sequence[Group]) -> list[float]:
@@ -292,11 +279,26 @@ def _limits(model: "PreTrainedModel", max_answers: int, max_answer_tokens: int) 
 
 def _rows(batch: Sequence[Group], keep_zero: bool) -> list[_Row]:
     return [
-        _Row(group.prompt_ids, ids, group.weight * advantage)
+        _Row(group.prompt_ids, ids, weight * advantage)
         for group in batch
-        for ids, advantage in zip(group.answer_ids, advantages(group.rewards), strict=True)
-        if keep_zero or group.weight * advantage != 0
+        for ids, advantage, weight in zip(
+            group.answer_ids, group.advantages, group.answer_weights, strict=True
+        )
+        if keep_zero or weight * advantage != 0
     ]
+
+
+def effective_sample_size(batch: Sequence[Group]) -> float:
+    """(sum w)^2 / sum w^2 over the weights of the answers whose advantage is not 0, as a share of
+    their number; 0 where all weights are 0, or no answer has an advantage."""
+    weights = [
+        weight
+        for group in batch
+        for advantage, weight in zip(group.advantages, group.answer_weights, strict=True)
+        if advantage
+    ]
+    squares = sum(weight**2 for weight in weights)
+    return sum(weights) ** 2 / squares / len(weights) if squares else 0.0
 
 
 def _build_trainer(

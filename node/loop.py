@@ -1,21 +1,26 @@
 """One round of a node, and the life that is made of rounds. Read this first."""
 
 import logging
+import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from node.batch import VerifiedRollout, mix
+from node.batch import Own, Want
+from node.brake import apply_brake
 from node.checkpoint import Checkpoints, NodeState
 from node.evaluate import HeldOut, evaluate, read_heldout, write_heldout
 from node.exchange import Exchange
+from node.experience import Experience
+from node.groups import VerifiedRollout
 from node.policy import Policy
 from node.reward import NO_TERMS, RewardTerms
-from node.status import ForeignFate, ForeignGroup, HeldOutStatus, RoundReport, Stage, Status
-from node.update import Update
-from rewards.question import Judged
+from node.round_report import foreign_groups, report_round
+from node.status import ForeignFate, HeldOutStatus, RoundReport, Stage, Status
+from rewards.question import Expansion, Question
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +38,9 @@ class Node:
         policy: Policy,
         exchange: Exchange,
         checkpoints: Checkpoints,
+        strategy: Own,
         *,
-        num_questions: int,
-        num_foreign: int = 0,
+        experience: Experience | None = None,
         num_heldout: int = 0,
         checkpoint_every: int,
         status: Status,
@@ -44,8 +49,8 @@ class Node:
     ) -> None:
         """
         Args:
-            num_questions: own questions of a round (I).
-            num_foreign: peers' rollouts of a round at most (J); with 0 nobody is asked for any.
+            strategy: what the updates learn from.
+            experience: what is known of earlier rounds; None at a first start.
             num_heldout: held-out questions of an evaluation; 0 makes none. Evaluations are kept in
                 `heldout` beside the directory of the checkpoints.
             reward: this node's own terms; what they add is learned from and told to nobody.
@@ -55,8 +60,8 @@ class Node:
         self.policy = policy
         self.exchange = exchange
         self.checkpoints = checkpoints
-        self.num_questions = num_questions
-        self.num_foreign = num_foreign
+        self.strategy = strategy
+        self.experience = experience or Experience()
         self.num_heldout = num_heldout
         self.heldout_dir = checkpoints.directory.with_name("heldout")
         self.checkpoint_every = checkpoint_every
@@ -72,32 +77,34 @@ class Node:
             StopAsked: before the update had begun; after that a round is finished.
         """
         number = self.state.round + 1
-        with self._unless_stopped(Stage.DRAWING):
-            questions = self.exchange.draw_questions(number, self.num_questions)
-        with self._unless_stopped(Stage.GENERATING):
-            rollouts = self.policy.roll_out(questions, number)
-        with self._unless_stopped(Stage.VERIFYING):
-            own = self.exchange.verify(rollouts)
+        own, common = self._roll_out(number)
         with self._unless_stopped(Stage.SHARING):
             num_shared = self.exchange.share(own)
         with self._unless_stopped(Stage.MIXING):
-            own = [self.reward.apply(one) for one in own]
-            drawn = self._draw_foreign()
-            batch = mix(own, [one for one, fate in drawn if fate is ForeignFate.USED])
+            want = self._want(own, number)
+            drawn = self._draw_foreign(want)
+            used = [one for one, fate in drawn if fate is ForeignFate.USED]
+            rng = random.Random(f"sapo-batch-1 {self.state.seed} {number}")
+            batch = self.strategy.compose(own, used, self.experience, rng)
         with self._unless_stopped(Stage.UPDATING):
             update = self.policy.learn(batch)
         with self.status.during(Stage.SYNCING):
             self.policy.sync()
+        self.experience.note(own, number, self.strategy.replay_rounds)
+        self.experience.note_failed(
+            [q for one in own if (q := one.expansion.question) in common and not any(one.correct)]
+        )
         report = report_round(
             number,
             own,
             batch,
             update,
             self.status.take_seconds(),
-            foreign_wanted=self.num_foreign,
+            foreign_wanted=want.num_groups,
             foreign=foreign_groups(drawn, update),
             num_shared=num_shared,
             finished_at=self.clock(),
+            brake=self.experience.brake_reason,
         )
         self._finish(report)
         return report
@@ -134,7 +141,7 @@ class Node:
         if newest is not None and newest[0] == self.state:
             return newest[1].parent
         with self.status.during(Stage.CHECKPOINTING):
-            return self.checkpoints.write(self.state, self.policy.save)
+            return self.checkpoints.write(self.state, self.policy.save, self.experience)
 
     def evaluate(self) -> None:
         """Asks the policy as it is now the held-out questions, and keeps what is found.
@@ -174,11 +181,52 @@ class Node:
         with self.status.during(stage):
             yield
 
-    def _draw_foreign(self) -> list[tuple[VerifiedRollout, ForeignFate]]:
-        """Up to J rollouts of peers, each with what becomes of it."""
-        offered = self.exchange.offered(self.num_foreign) if self.num_foreign else []
+    def _roll_out(self, number: int) -> tuple[list[VerifiedRollout], set[Question]]:
+        """The round's own rollouts, judged, as many as the strategy asks for; and which of the
+        questions are common to the swarm."""
+        own: list[VerifiedRollout] = []
+        common: set[Question] = set()
+        num_asked = 0
+        while num := self.strategy.num_more(own, num_asked):
+            with self._unless_stopped(Stage.DRAWING):
+                questions: list[Expansion] = []
+                if self.strategy.asks_common:
+                    share = math.ceil(self.strategy.config.common_share * num)
+                    questions = self.exchange.draw_common(number, share)
+                    common.update(one.question for one in questions)
+                questions += self.exchange.draw_questions(
+                    number,
+                    num - len(questions),
+                    first=num_asked,
+                    task_weights=self.strategy.question_weights(self.experience),
+                )
+            num_asked += num
+            with self._unless_stopped(Stage.GENERATING):
+                rollouts = self.policy.roll_out(questions, number)
+            with self._unless_stopped(Stage.VERIFYING):
+                own += map(self.reward.apply, self.exchange.verify(rollouts))
+        return own, common
+
+    def _want(self, own: Sequence[VerifiedRollout], number: int) -> Want:
+        """What the strategy wants of peers; nothing while the brake is on."""
+        was_on = bool(self.experience.brake_reason)
+        want = self.strategy.want(own, self.experience)
+        if not want.most or not apply_brake(self.experience, self.status.heldout, number):
+            return want
+        if not was_on:
+            logger.warning("round %d: %s", number, self.experience.brake_reason)
+        return Want()
+
+    def _draw_foreign(self, want: Want) -> list[tuple[VerifiedRollout, ForeignFate]]:
+        """Rollouts of peers as wanted, each with what becomes of it."""
+        offered = self.exchange.offered(want) if self.strategy.most_foreign else []
         return [
-            (one, self.policy.fate(one) if one.has_advantage else ForeignFate.ZERO_ADVANTAGE)
+            (
+                one,
+                self.policy.fate(one)
+                if any(self.strategy.worth(one, self.experience))
+                else ForeignFate.ZERO_ADVANTAGE,
+            )
             for one in map(self.reward.apply, offered)
         ]
 
@@ -203,79 +251,7 @@ class Node:
         )
 
 
-def report_round(
-    number: int,
-    own: Sequence[VerifiedRollout],
-    batch: Sequence[VerifiedRollout],
-    update: Update,
-    seconds: dict[str, float],
-    *,
-    foreign_wanted: int = 0,
-    foreign: tuple[ForeignGroup, ...] = (),
-    num_shared: int = 0,
-    finished_at: float = 0.0,
-) -> RoundReport:
-    """The figures of a round from what went through it."""
-    answers = [answer for rollout in own for answer in rollout.answers]
-    verdicts = [verdict for rollout in own for verdict in rollout.verdicts]
-    num_tokens = sum(answer.num_tokens for answer in answers)
-    logp = sum((answer.mean_logp or 0.0) * answer.num_tokens for answer in answers)
-    return RoundReport(
-        round=number,
-        own_reward=_mean([correct for rollout in own for correct in rollout.correct]),
-        batch_reward=_mean([correct for rollout in batch for correct in rollout.correct]),
-        zero_advantage_share=_mean([not rollout.has_advantage for rollout in own]),
-        num_questions=len(own),
-        num_answers=len(answers),
-        num_unscorable=sum(not isinstance(verdict, Judged) for verdict in verdicts),
-        own_tokens=num_tokens,
-        finished_share=_mean([float(answer.finished) for answer in answers]),
-        entropy=-logp / max(num_tokens, 1),
-        update_skipped=update.skipped,
-        loss=update.loss,
-        gradient_norm=update.gradient_norm,
-        learning_rate=update.learning_rate,
-        clip_share=update.clip_share,
-        seconds=seconds,
-        foreign_wanted=foreign_wanted,
-        foreign=foreign,
-        num_shared=num_shared,
-        finished_at=finished_at,
-        shaped_reward=_mean([reward for rollout in own for reward in rollout.rewards])
-        if any(rollout.terms for rollout in own)
-        else None,
-    )
-
-
-def foreign_groups(
-    drawn: Sequence[tuple[VerifiedRollout, ForeignFate]], update: Update
-) -> tuple[ForeignGroup, ...]:
-    """What became of every foreign rollout that was drawn; those used have figures in `update`."""
-    figures = iter(update.foreign)
-    groups = []
-    for one, fate in drawn:
-        assert one.origin is not None, "a foreign rollout without an origin"
-        used = next(figures) if fate is ForeignFate.USED else None
-        groups.append(
-            ForeignGroup(
-                author=one.origin.author,
-                hash=one.origin.hash,
-                task=one.expansion.question.task,
-                fate=fate,
-                policy_round=one.origin.policy_round,
-                age_s=one.origin.age_s,
-                mean_logp=used.mean_logp if used else None,
-                weight=used.weight if used else 0.0,
-            )
-        )
-    return tuple(groups)
-
-
 def heldout_status(number: int, heldout: HeldOut) -> HeldOutStatus:
     """One evaluation as the status shows it."""
     found = heldout.overall
     return HeldOutStatus(number, found.mean, found.standard_error, found.num_questions)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

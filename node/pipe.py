@@ -11,13 +11,14 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import BinaryIO
 
 import msgspec
 
-from node.batch import Origin, OwnRollout, VerifiedRollout, may_share
+from node.batch import Want, may_share
+from node.groups import Origin, OwnRollout, VerifiedRollout
 from node.config import Share
 from node.status import HeldOutStatus, RoundReport, Status
 from rewards.frames import frame
@@ -36,6 +37,15 @@ EXIT_ALONE = 70
 
 class DrawQuestions(msgspec.Struct, frozen=True, tag=True):
     """Asks for Questions: those of a training round."""
+
+    round: int
+    num_questions: int
+    first: int = 0
+    task_weights: Mapping[str, float] = {}
+
+
+class DrawCommon(msgspec.Struct, frozen=True, tag=True):
+    """Asks for Questions: such as the swarm's other nodes are asked, too."""
 
     round: int
     num_questions: int
@@ -70,9 +80,9 @@ class ShareOwn(msgspec.Struct, frozen=True, tag=True):
 
 
 class TakeForeign(msgspec.Struct, frozen=True, tag=True):
-    """Asks for ForeignGroups."""
+    """Asks for ForeignRollouts."""
 
-    num_groups: int
+    want: Want
 
 
 # --- told by the learner ---
@@ -168,13 +178,14 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """Finish or abandon the round, write a checkpoint, end."""
 
 
-Request = DrawQuestions | DrawHeldOut | Verify | ShareOwn | TakeForeign
+Request = DrawQuestions | DrawCommon | DrawHeldOut | Verify | ShareOwn | TakeForeign
 Told = AtStage | RoundDone | HeldOutDone | Failed | Done
 Reply = Questions | Verdicts | Shared | ForeignRollouts | Broken
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_from_learner: Callable[[bytes], Request | Told] = msgspec.msgpack.Decoder(
     DrawQuestions
+    | DrawCommon
     | DrawHeldOut
     | Verify
     | ShareOwn
@@ -284,9 +295,20 @@ class PipeExchange:
         self._pipe = pipe
         self._share: Share = share
 
-    def draw_questions(self, round_number: int, num_questions: int) -> list[Expansion]:
+    def draw_questions(
+        self,
+        round_number: int,
+        num_questions: int,
+        *,
+        first: int = 0,
+        task_weights: Mapping[str, float] = {},
+    ) -> list[Expansion]:
         """See `Exchange`."""
-        return self._questions(DrawQuestions(round_number, num_questions))
+        return self._questions(DrawQuestions(round_number, num_questions, first, task_weights))
+
+    def draw_common(self, round_number: int, num_questions: int) -> list[Expansion]:
+        """See `Exchange`."""
+        return self._questions(DrawCommon(round_number, num_questions))
 
     def draw_held_out(self, num_questions: int, seed: int = 0) -> list[Expansion]:
         """See `Exchange`."""
@@ -319,9 +341,9 @@ class PipeExchange:
         assert isinstance(reply, Shared)
         return reply.num_rollouts
 
-    def offered(self, num_groups: int) -> list[VerifiedRollout]:
+    def offered(self, want: Want) -> list[VerifiedRollout]:
         """See `Exchange`. The control process waits for them where the settings say so."""
-        reply = self._pipe.ask(TakeForeign(num_groups))
+        reply = self._pipe.ask(TakeForeign(want))
         assert isinstance(reply, ForeignRollouts)
         return [
             VerifiedRollout(
@@ -334,7 +356,7 @@ class PipeExchange:
             for one in reply.rollouts
         ]
 
-    def _questions(self, request: DrawQuestions | DrawHeldOut) -> list[Expansion]:
+    def _questions(self, request: DrawQuestions | DrawCommon | DrawHeldOut) -> list[Expansion]:
         reply = self._pipe.ask(request)
         assert isinstance(reply, Questions)
         return list(reply.expansions)

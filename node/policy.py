@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from node.batch import Group, OwnRollout, VerifiedRollout
+from node.groups import Group, Lesson, OwnRollout, Source, VerifiedRollout
 from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Generator, Sampling
 from node.status import ForeignFate
 from node.update import ForeignWeight, Update
@@ -42,7 +42,7 @@ class Policy(Protocol):
         all, since a truncated answer is another one, and a group without some is, too."""
         ...
 
-    def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
+    def learn(self, batch: Sequence[Lesson]) -> Update:
         """One policy-gradient step on the batch; returns when it is done.
 
         Args:
@@ -147,28 +147,28 @@ class LanguagePolicy:
 
     def fate(self, foreign: VerifiedRollout) -> ForeignFate:
         """USED, or what of the question or the answers the policy cannot take."""
-        group = encode(self.tokenizer, foreign)
-        if not all(group.answer_ids):
+        prompt, answers = rollout_ids(self.tokenizer, foreign)
+        if not all(answers):
             return ForeignFate.EMPTY
         if (
-            len(group.prompt_ids) > self.max_prompt_tokens
-            or max(map(len, group.answer_ids)) > self.sampling.max_new_tokens
+            len(prompt) > self.max_prompt_tokens
+            or max(map(len, answers)) > self.sampling.max_new_tokens
         ):
             return ForeignFate.TOO_LONG
         # A vocabulary may hold a special token's text as an ordinary piece, or lack a character.
-        for ids, answer in zip(group.answer_ids, foreign.answers, strict=True):
+        for ids, answer in zip(answers, foreign.answers, strict=True):
             if not self._special_ids.isdisjoint(ids[:-1] if answer.finished else ids):
                 return ForeignFate.UNENCODABLE
         return ForeignFate.USED
 
-    def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
+    def learn(self, batch: Sequence[Lesson]) -> Update:
         """One step of the learner on the batch as token ids.
 
-        Every foreign rollout's likelihood is measured first. Nothing that its author claims has a
-        part in it.
+        Every foreign rollout's likelihood is measured first. A claim of its author can lower its
+        weight and never raise it.
         """
-        groups = [encode(self.tokenizer, rollout) for rollout in batch]
-        places = [place for place, rollout in enumerate(batch) if rollout.token_ids is None]
+        groups = [encode(self.tokenizer, lesson) for lesson in batch]
+        places = [place for place, one in enumerate(batch) if one.source is Source.FOREIGN]
         logps = self.learner.mean_logps([groups[place] for place in places])
         own_logp = own_mean_logp(batch)
         figures = [
@@ -176,7 +176,8 @@ class LanguagePolicy:
             for logp in logps
         ]
         for place, figure in zip(places, figures, strict=True):
-            groups[place] = replace(groups[place], weight=figure.weight)
+            weights = tuple(one * figure.weight for one in groups[place].answer_weights)
+            groups[place] = replace(groups[place], weights=weights)
         return replace(self.learner.learn(groups), foreign=tuple(figures))
 
     def sync(self) -> None:
@@ -193,10 +194,11 @@ class LanguagePolicy:
         self.learner.close()
 
 
-def own_mean_logp(batch: Sequence[VerifiedRollout]) -> float | None:
-    """Mean log-probability per token in nats of the batch's own answers, as they were sampled;
-    None without any."""
-    own = [one for rollout in batch if rollout.token_ids is not None for one in rollout.answers]
+def own_mean_logp(batch: Sequence[Lesson]) -> float | None:
+    """Mean log-probability per token in nats of the batch's fresh own answers, as they were
+    sampled; None without any."""
+    fresh = [lesson.rollout for lesson in batch if lesson.source is Source.OWN]
+    own = [answer for rollout in fresh for answer in rollout.answers]
     sums = [
         (one.mean_logp * one.num_tokens, one.num_tokens) for one in own if one.mean_logp is not None
     ]
@@ -277,8 +279,16 @@ def _turn(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", rollout: VerifiedRollout) -> Group:
-    """A verified rollout as the token ids that the learner takes.
+def encode(tokenizer: "PreTrainedTokenizerBase", lesson: Lesson) -> Group:
+    """A rollout of a batch as the token ids that the learner takes."""
+    prompt, answers = rollout_ids(tokenizer, lesson.rollout)
+    return Group(prompt, answers, lesson.advantages, (lesson.weight,) * len(answers))
+
+
+def rollout_ids(
+    tokenizer: "PreTrainedTokenizerBase", rollout: VerifiedRollout
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """Question and answers as token ids.
 
     Own answers keep their sampled ids. Foreign text is encoded with special tokens split, so that
     no peer can inject one; the end of sequence is added only where the author says finished.
@@ -288,7 +298,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rollout: VerifiedRollout) -> Gr
         token_ids = tuple(
             answer_ids(tokenizer, answer.text, answer.finished) for answer in rollout.answers
         )
-    return Group(question_ids(tokenizer, rollout.expansion), token_ids, rollout.rewards)
+    return question_ids(tokenizer, rollout.expansion), token_ids
 
 
 def answer_ids(tokenizer: "PreTrainedTokenizerBase", text: str, finished: bool) -> tuple[int, ...]:
@@ -352,12 +362,12 @@ class ScriptedPolicy:
         longest = max(len(answer.text.encode()) for answer in foreign.answers)
         return ForeignFate.TOO_LONG if longest > self.max_answer_tokens else ForeignFate.USED
 
-    def learn(self, batch: Sequence[VerifiedRollout]) -> Update:
-        """Gains skill in proportion to the share of informative rollouts, whoever wrote them."""
-        share = sum(one.is_informative for one in batch) / max(len(batch), 1)
+    def learn(self, batch: Sequence[Lesson]) -> Update:
+        """Gains skill in proportion to the share of rollouts that teach, whoever wrote them."""
+        share = sum(any(one.advantages) for one in batch) / max(len(batch), 1)
         self.skill = min(0.95, self.skill + 0.01 * share)
         self.step += 1
-        num_foreign = sum(one.token_ids is None for one in batch)
+        num_foreign = sum(one.source is Source.FOREIGN for one in batch)
         return Update(step=self.step, foreign=(ForeignWeight(-1.0, 1.0),) * num_foreign)
 
     def sync(self) -> None:

@@ -14,7 +14,7 @@ an advantage under them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from node.batch import VerifiedRollout
+from node.groups import VerifiedRollout
 from node.config import ConfigError, RewardConfig
 from rewards.extract import final_answer
 from rewards.question import Answer

@@ -95,7 +95,7 @@ class RoundReport(msgspec.Struct, frozen=True):
     seconds: dict[str, float]
     """Per stage."""
     foreign_wanted: int = 0
-    """Foreign groups that the mixing rule asked for (J)."""
+    """Foreign groups that the strategy asked for, at most J."""
     foreign: tuple[ForeignGroup, ...] = ()
     """Those that were there."""
     num_shared: int = 0
@@ -104,6 +104,18 @@ class RoundReport(msgspec.Struct, frozen=True):
     """Unix seconds."""
     shaped_reward: float | None = None
     """Mean reward of the own answers with this node's terms (node/reward.py); None without any."""
+    num_groups: int = 0
+    """Groups of the batch, own, replayed and foreign."""
+    num_replayed: int = 0
+    """Of these, own ones of earlier rounds."""
+    effective_sample_size: float = 0.0
+    """(sum w)^2 / sum w^2 over the weights of the batch's answers that have a gradient, as a share of
+    their number: 1 where all weigh the same; 0 where none has a gradient."""
+    kl_to_start: float | None = None
+    """KL divergence of the policy from its start in nats per token, estimated on the own answers;
+    None in rounds without a measurement."""
+    brake: str = ""
+    """Why foreign groups were switched off in this round; empty where they were not."""
 
     @property
     def foreign_groups_used(self) -> int:

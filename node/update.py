@@ -33,3 +33,9 @@ class Update:
     """Answer tokens that the loss was taken over."""
     foreign: tuple[ForeignWeight, ...] = ()
     """One per foreign rollout of the batch, in their order; also where the step was skipped."""
+    effective_sample_size: float = 0.0
+    """(sum w)^2 / sum w^2 over the weights of the answers that have a gradient, as a share of their
+    number; 0 where none has one."""
+    kl_to_start: float | None = None
+    """KL divergence from the start in nats per token, estimated on the batch's own answers as
+    sampled; None where it was not measured."""

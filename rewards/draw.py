@@ -6,8 +6,10 @@ data set may be the same question. Training never meets a held-out text (rewards
 
 import hashlib
 import logging
+from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from rewards.question import (
     MAX_INDEX,
@@ -30,6 +32,8 @@ MAX_UNSCORABLE = 3
 """Expansions of a task that may fail in one call before the task is left out."""
 MAX_FRUITLESS = 2048
 """Indices in a row without a new held-out text, after which a task is taken to have no more."""
+COMMON_QUESTIONS = 64
+"""Questions of an epoch that all nodes share: few enough that each is met by many nodes."""
 FIRST_BATCH = 16
 BATCH = 256
 """Indices expanded at once in search of held-out texts; the first time fewer, in case they hang."""
@@ -40,14 +44,26 @@ class DrawFailed(RuntimeError):
 
 
 def draw_training(
-    verifier: Verifier, task_names: Sequence[str], seed: int, round_number: int, num_questions: int
+    verifier: Verifier,
+    task_names: Sequence[str],
+    seed: int,
+    round_number: int,
+    num_questions: int,
+    *,
+    first: int = 0,
+    task_weights: Mapping[str, float] = {},
 ) -> list[Expansion]:
     """The questions of one round, none of them held out, in the order of their slots.
 
-    They bear their canonical addresses; one that its task shows as an example is not drawn. Each
-    slot's task is drawn uniformly. Texts are distinct within the round as far as the tasks
-    have enough of them. The same arguments give the same questions on every node. A task that
-    fails, or has no text to train on, is left out of this round and logged.
+    They bear their canonical addresses; one that its task shows as an example is not drawn. Texts
+    are distinct within one call as far as the tasks have enough of them. The same arguments
+    give the same questions on every node. A task that fails, or has no text to train on, is left
+    out of this round and logged.
+
+    Args:
+        first: the first slot: further questions of a round begin where earlier ones ended.
+        task_weights: relative chance of each task, above 0; 1 for those that are not named. With
+            none each slot's task is drawn uniformly.
 
     Raises:
         DrawFailed: every task was left out.
@@ -55,16 +71,48 @@ def draw_training(
     """
     usable = sorted(set(task_names))
     drawn: dict[int, Expansion] = {}
-    while missing := [slot for slot in range(num_questions) if slot not in drawn]:
+    slots = range(first, first + num_questions)
+    while missing := [slot for slot in slots if slot not in drawn]:
         if not usable:
             raise DrawFailed(f"no task yields training questions: {sorted(set(task_names))}")
         tasks = {
-            slot: usable[_hash("training task", seed, round_number, slot) % len(usable)]
+            slot: _pick(_hash("training task", seed, round_number, slot), usable, task_weights)
             for slot in missing
         }
         unfit = _fill_slots(verifier, tasks, seed, round_number, drawn)
         usable = [name for name in usable if name not in unfit]
-    return [drawn[slot] for slot in range(num_questions)]
+    return [drawn[slot] for slot in slots]
+
+
+def epoch_of(unix_s: float, epoch_s: int) -> int:
+    """The number of the epoch in which a moment lies."""
+    return int(unix_s // epoch_s)
+
+
+def draw_common(
+    verifier: Verifier,
+    task_names: Sequence[str],
+    epoch: int,
+    seed: int,
+    round_number: int,
+    num_questions: int,
+) -> list[Expansion]:
+    """Training questions out of the COMMON_QUESTIONS that all nodes share in an epoch: which of
+    them, depends on the node's seed and round. Distinct; at most COMMON_QUESTIONS.
+
+    Nodes that judge different tasks share fewer.
+
+    Raises:
+        DrawFailed, VerifierBroken, VerifierClosed: as `draw_training`.
+    """
+    order = sorted(
+        range(COMMON_QUESTIONS), key=lambda slot: _hash("common", seed, round_number, slot)
+    )
+    common = _hash("common seed", epoch)
+    return [
+        draw_training(verifier, task_names, common, 0, 1, first=slot)[0]
+        for slot in order[:num_questions]
+    ]
 
 
 def draw_held_out(
@@ -168,6 +216,14 @@ def _held_out(verifier: Verifier, task: str, seed: int, texts: set[str]) -> Iter
                 fruitless = 0
                 texts.add(text)
                 yield outcome
+
+
+def _pick(number: int, names: Sequence[str], weights: Mapping[str, float]) -> str:
+    """One of the names, by a number below 2**64."""
+    if not weights:
+        return names[number % len(names)]
+    sums = list(accumulate(weights.get(name, 1.0) for name in names))
+    return names[min(bisect(sums, number / 2**64 * sums[-1]), len(names) - 1)]
 
 
 def _hash(*parts: str | int) -> int:

@@ -28,6 +28,9 @@ MAX_PROMPTING_BYTES = 32768
 and learner for every question."""
 
 
+DEFAULT_EPOCH_S = 3600
+
+
 class ManifestError(ValueError):
     """The swarm file is wrong; the message says where and what to change."""
 
@@ -63,6 +66,10 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lifetime_s: int = 3600
     """Seconds for which a rollout may be learned from, counted from the time that its author
     signed, and from first sight at each receiver."""
+    epoch_s: int = DEFAULT_EPOCH_S
+    """Seconds for which the questions that are common to the swarm stay the same; epochs are counted
+    in Unix time, so that a node with a wrong clock meets others' common questions less often, and
+    loses nothing else."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,6 +147,8 @@ def _problem(rules: Rules) -> str | None:
         return f"rules.max_answers = {rules.max_answers}; {allowed}"
     if not 10 <= rules.lifetime_s <= 30 * 86400:
         return f"rules.lifetime_s = {rules.lifetime_s}; 10 to {30 * 86400} are allowed"
+    if not 10 <= rules.epoch_s <= 30 * 86400:
+        return f"rules.epoch_s = {rules.epoch_s}; 10 to {30 * 86400} are allowed"
     return None
 
 

@@ -102,7 +102,7 @@ class Node:
         settings = [
             f"seed={seed}",
             "swarm.foreign=16",
-            "swarm.peer_share=1",
+            "batch.peer_share=1",
             "swarm.share=all",
             f"swarm.bootstrap={bootstrap}",
         ]

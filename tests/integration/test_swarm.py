@@ -41,7 +41,7 @@ class RealNode:
         self.command = [
             SAPO, "run", "--home", str(home), "--seed", str(seed), "--engine", "vllm",
             "--set", "api.port=0", "--set", f"swarm.listen=/ip4/127.0.0.1/tcp/{self.port}",
-            "--set", f"swarm.bootstrap={bootstrap}", "--set", "swarm.peer_share=1",
+            "--set", f"swarm.bootstrap={bootstrap}", "--set", "batch.peer_share=1",
             "--set", "rollout.questions=4", "--set", "checkpoint.every=5",
             "--set", "supervise.stop_s=120",
         ]  # fmt: skip

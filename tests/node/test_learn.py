@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl.trainer import utils as trl_utils
 
 from bench import grpo_by_hand
-from node.batch import Group
+from node.groups import Group
 from node.config import LearnConfig
 from node.generate import token_logps
 from node.learn import Learner, LearnerFailed, NonFiniteGradient, advantages

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from node.batch import Origin, OwnRollout, VerifiedRollout
+from node.groups import Origin, OwnRollout, VerifiedRollout
 from node.pipe import (
     AtStage,
     Begin,

@@ -12,7 +12,7 @@ from msgspec.structs import replace as changed
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from node.batch import Group, Origin, VerifiedRollout
+from node.groups import Group, Origin, VerifiedRollout
 from node.config import PolicyConfig
 from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Sampling
 from node.model import load_tokenizer

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from node.batch import Origin, VerifiedRollout
+from node.groups import Origin, VerifiedRollout
 from node.config import ConfigError, RewardConfig, find_manifest, load_config
 from node.reward import NO_TERMS, RewardTerms, make_terms
 from rewards.question import Answer, Expansion, Judged, Question, Reason, Unscorable, Verdict
