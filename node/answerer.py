@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import trio
 
-from node.batch import Origin, max_from_one_peer
+from node.batch import Want
 from node.config import SwarmConfig
+from node.groups import Origin
 from node.pipe import (
     Broken,
+    DrawCommon,
     DrawHeldOut,
     DrawQuestions,
     ForeignRollout,
@@ -24,7 +26,7 @@ from node.pipe import (
     Verify,
 )
 from node.threads import in_thread
-from rewards.draw import draw_held_out, draw_training
+from rewards.draw import draw_common, draw_held_out, draw_training, epoch_of
 from rewards.question import Expansion
 from rewards.verifier import Verifier, VerifierBroken
 from swarm.database import Offload
@@ -48,12 +50,14 @@ class Answerer:
         offload: Offload,
         *,
         seed: int,
+        epoch_s: int,
         model: str,
         clock: Callable[[], float],
     ) -> None:
         """
         Args:
             seed: the node's, from which its questions are drawn.
+            epoch_s: of the swarm's rules: for so long its nodes share questions.
             model: name that peers see; a claim.
             clock: Unix seconds.
         """
@@ -64,6 +68,7 @@ class Answerer:
         self._intake = intake
         self._offload = offload
         self._seed = seed
+        self._epoch_s = epoch_s
         self._model = model
         self._clock = clock
         self._random = random.Random()
@@ -83,10 +88,12 @@ class Answerer:
         await self.has_tasks.wait()
         try:
             match request:
-                case DrawQuestions(round=number, num_questions=num):
-                    return Questions(tuple(await self._draw_training(number, num)))
-                case DrawHeldOut(num_questions=num, seed=seed):
-                    return Questions(tuple(await self._draw_held_out(num, seed)))
+                case DrawQuestions():
+                    return Questions(tuple(await in_thread(self._draw_training, request)))
+                case DrawCommon():
+                    return Questions(tuple(await in_thread(self._draw_common, request)))
+                case DrawHeldOut():
+                    return Questions(tuple(await in_thread(self._draw_held_out, request)))
                 case Verify(rollouts=rollouts):
                     verdicts = await in_thread(self._verifier.judge, rollouts)
                     return Verdicts(tuple(tuple(one) for one in verdicts))
@@ -95,22 +102,34 @@ class Answerer:
                         (one.question, one.answers, one.correct, one.policy_round) for one in groups
                     ]
                     return Shared(await self._publisher.share(offered, self._model))
-                case TakeForeign(num_groups=num):
-                    return ForeignRollouts(tuple(await self._take(num)))
+                case TakeForeign(want=want):
+                    return ForeignRollouts(tuple(await self._take(want)))
         except VerifierBroken as error:
             return Broken(str(error))
 
-    async def _draw_training(self, number: int, num: int) -> list[Expansion]:
-        return await in_thread(
-            draw_training, self._verifier, self.task_names, self._seed, number, num
+    def _draw_training(self, asked: DrawQuestions) -> list[Expansion]:
+        return draw_training(
+            self._verifier,
+            self.task_names,
+            self._seed,
+            asked.round,
+            asked.num_questions,
+            first=asked.first,
+            task_weights=asked.task_weights,
         )
 
-    async def _draw_held_out(self, num: int, seed: int) -> list[Expansion]:
-        return await in_thread(draw_held_out, self._verifier, self.task_names, seed, num)
+    def _draw_common(self, asked: DrawCommon) -> list[Expansion]:
+        epoch = epoch_of(self._clock(), self._epoch_s)
+        return draw_common(
+            self._verifier, self.task_names, epoch, self._seed, asked.round, asked.num_questions
+        )
 
-    async def _take(self, num: int) -> list[ForeignRollout]:
+    def _draw_held_out(self, asked: DrawHeldOut) -> list[Expansion]:
+        return draw_held_out(self._verifier, self.task_names, asked.seed, asked.num_questions)
+
+    async def _take(self, want: Want) -> list[ForeignRollout]:
         """Draws from the pool; while fewer are there, waits for more up to `wait_s`."""
-        most = max_from_one_peer(num, self._config.peer_share)
+        num, most = want.num_groups, want.max_from_one_peer
         if self._config.wait_s and self._may_wait:
             with trio.move_on_after(self._config.wait_s) as self._waiting:
                 while await self._offload(self._pool.count_drawable, num, most) < num:

@@ -25,9 +25,10 @@ import trio
 from node.access import TOKEN_FILE, open_listener, open_token, write_address
 from node.answerer import Answerer
 from node.api import create_app, serve_api
-from node.batch import max_from_one_peer, wants
+from node.batch import make_strategy, max_from_one_peer
 from node.checkpoint import Checkpoints, find_start
 from node.config import ConfigError, NodeConfig, VerifyConfig
+from node.experience import Experience
 from node.history import History
 from node.home import keep_seed, open_home
 from node.pipe import HeldOutDone, RoundDone
@@ -190,6 +191,8 @@ class Control:
         self._gossip = gossip
         self._listener = listener
         self._measured = Measured()
+        strategy = make_strategy(config)
+        want = strategy.want((), Experience())
         self._stop_asked = trio.Event()
         self._api_stop = trio.Event()
         self._facts = NodeFacts(
@@ -198,7 +201,7 @@ class Control:
             swarm_name=manifest.about.name,
             home=str(config.home),
             model=config.policy.model,
-            num_foreign=config.swarm.foreign,
+            num_foreign=strategy.most_foreign,
             shares=config.swarm.share != "none",
             hang_s=config.supervise.hang_s,
             started=time.time(),
@@ -211,10 +214,9 @@ class Control:
             offload=store.offload,
             rules=manifest.rules,
             swarm_id=manifest.swarm_id,
-            wants=lambda entry: wants(entry.correct),
-            fresh_target=FRESH_PER_J * config.swarm.foreign,
-            max_from_one_author=FRESH_PER_J
-            * max_from_one_peer(config.swarm.foreign, config.swarm.peer_share),
+            wants=lambda entry: want.could_use(entry.correct),
+            fresh_target=FRESH_PER_J * want.most,
+            max_from_one_author=FRESH_PER_J * max_from_one_peer(want.most, want.peer_share),
             limits=IntakeLimits(budget=_budget(config.verify)),
         )
         self._answerer = Answerer(
@@ -225,6 +227,7 @@ class Control:
             self._intake,
             store.offload,
             seed=keep_seed(config.home, config.seed),
+            epoch_s=manifest.rules.epoch_s,
             model=config.policy.model,
             clock=time.time,
         )

@@ -10,6 +10,7 @@ import trio.testing
 from trio.testing import trio_test
 
 from node.answerer import Answerer
+from node.batch import Want
 from node.config import SwarmConfig
 from node.pipe import (
     Broken,
@@ -87,6 +88,7 @@ class Box:
             self.intake,
             offload,
             seed=5,
+            epoch_s=RULES.epoch_s,
             model="tiny",
             clock=lambda: 2000.0,
         )
@@ -110,13 +112,13 @@ def two_boxes(tmp_path: Path, verifier: Verifier, config: SwarmConfig) -> Iterat
 
 @pytest.fixture
 def boxes(tmp_path: Path, verifier: Verifier) -> Iterator[tuple[Box, Box]]:
-    with two_boxes(tmp_path, verifier, SwarmConfig(peer_share=1.0)) as pair:
+    with two_boxes(tmp_path, verifier, SwarmConfig()) as pair:
         yield pair
 
 
 @pytest.fixture
 def waiting_boxes(tmp_path: Path, verifier: Verifier) -> Iterator[tuple[Box, Box]]:
-    with two_boxes(tmp_path, verifier, SwarmConfig(peer_share=1.0, wait_s=600)) as pair:
+    with two_boxes(tmp_path, verifier, SwarmConfig(wait_s=600)) as pair:
         yield pair
 
 
@@ -164,7 +166,7 @@ async def test_what_one_shares_the_other_learns_from_once(boxes: tuple[Box, Box]
             nursery.start_soon(b.intake.run)
             assert await a.answerer.answer(ShareOwn((shared,))) == Shared(1)
             await b.intake.wait_for_more()
-            reply = await b.answerer.answer(TakeForeign(4))
+            reply = await b.answerer.answer(TakeForeign(Want(num_groups=4, most=4)))
             assert isinstance(reply, ForeignRollouts)
             [foreign] = reply.rollouts
             assert foreign.answers == shared.answers
@@ -172,7 +174,7 @@ async def test_what_one_shares_the_other_learns_from_once(boxes: tuple[Box, Box]
             assert foreign.expansion.question == shared.question
             assert foreign.origin.author == a.node_id
             assert foreign.origin.policy_round == 3
-            assert await b.answerer.answer(TakeForeign(4)) == ForeignRollouts(())
+            assert await b.answerer.answer(TakeForeign(Want(num_groups=4, most=4))) == ForeignRollouts(())
             nursery.cancel_scope.cancel()
 
 
@@ -183,7 +185,7 @@ async def test_a_node_that_waits_gets_what_comes_meanwhile(waiting_boxes: tuple[
     replies = []
 
     async def take() -> None:
-        replies.append(await b.answerer.answer(TakeForeign(1)))
+        replies.append(await b.answerer.answer(TakeForeign(Want(num_groups=1, most=1))))
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -204,7 +206,7 @@ async def test_a_stop_ends_the_waiting_and_no_other_begins(waiting_boxes: tuple[
     replies = []
 
     async def take() -> None:
-        replies.append(await b.answerer.answer(TakeForeign(1)))
+        replies.append(await b.answerer.answer(TakeForeign(Want(num_groups=1, most=1))))
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -223,7 +225,7 @@ async def test_a_broken_verifier_is_an_answer(tmp_path: Path, verifier: Verifier
         try:
             answerer = Answerer(
                 SwarmConfig(), broken, None, None, None, OneAtATime(),  # type: ignore[arg-type]
-                seed=1, model="tiny", clock=lambda: 0.0,
+                seed=1, epoch_s=3600, model="tiny", clock=lambda: 0.0,
             )  # fmt: skip
             answerer.task_names = ("sums",)
             answerer.has_tasks.set()
