@@ -34,8 +34,8 @@ class NodeState(msgspec.Struct, frozen=True):
 class Checkpoints:
     """The checkpoints below one directory.
 
-    A checkpoint is a directory `round-00000012` with `state.json`, `experience.msgpack` and `policy/`. It gets this name
-    by a rename after everything in it has reached the disk, so whatever has the name is whole.
+    A checkpoint is a directory `round-00000012` with `state.json`, `experience.msgpack` and
+    `policy/`. It gets this name by a rename after everything in it has reached the disk, so whatever has the name is whole.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
@@ -130,8 +130,10 @@ def find_start(
 
 
 def read_experience(policy_dir: Path | None) -> Experience:
-    """What the node remembered at the checkpoint whose policy is in `policy_dir`; nothing at a first
-    start, of a checkpoint of an earlier version, or where the file is damaged (which is logged)."""
+    """What the node remembered at the checkpoint whose policy is in `policy_dir`.
+
+    Nothing at a first start, of a checkpoint of an earlier version, and where the file is damaged,
+    which is logged."""
     file = policy_dir and policy_dir.parent / EXPERIENCE_FILE
     if file is None or not file.exists():
         return Experience()

@@ -30,7 +30,7 @@ class TaskAccuracy(msgspec.Struct):
 
 
 class Experience(msgspec.Struct):
-    """See the top of this file. Changed by `note`, `note_failed` and node/brake.py, once a round."""
+    """See the top of this file. Changed once a round: `note`, `note_failed`, the brake."""
 
     accuracies: dict[str, TaskAccuracy] = {}
     replayable: list[VerifiedRollout] = []

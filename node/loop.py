@@ -77,10 +77,11 @@ class Node:
             StopAsked: before the update had begun; after that a round is finished.
         """
         number = self.state.round + 1
-        own, common = self._roll_out(number)
+        verified, common = self._roll_out(number)
         with self._unless_stopped(Stage.SHARING):
-            num_shared = self.exchange.share(own)
+            num_shared = self.exchange.share(verified)
         with self._unless_stopped(Stage.MIXING):
+            own = [self.reward.apply(one) for one in verified]
             want = self._want(own, number)
             drawn = self._draw_foreign(want)
             used = [one for one, fate in drawn if fate is ForeignFate.USED]
@@ -184,10 +185,10 @@ class Node:
     def _roll_out(self, number: int) -> tuple[list[VerifiedRollout], set[Question]]:
         """The round's own rollouts, judged, as many as the strategy asks for; and which of the
         questions are common to the swarm."""
-        own: list[VerifiedRollout] = []
+        verified: list[VerifiedRollout] = []
         common: set[Question] = set()
         num_asked = 0
-        while num := self.strategy.num_more(own, num_asked):
+        while num := self.strategy.num_more(list(map(self.reward.apply, verified)), num_asked):
             with self._unless_stopped(Stage.DRAWING):
                 questions: list[Expansion] = []
                 if self.strategy.asks_common:
@@ -204,14 +205,16 @@ class Node:
             with self._unless_stopped(Stage.GENERATING):
                 rollouts = self.policy.roll_out(questions, number)
             with self._unless_stopped(Stage.VERIFYING):
-                own += map(self.reward.apply, self.exchange.verify(rollouts))
-        return own, common
+                verified += self.exchange.verify(rollouts)
+        return verified, common
 
     def _want(self, own: Sequence[VerifiedRollout], number: int) -> Want:
         """What the strategy wants of peers; nothing while the brake is on."""
         was_on = bool(self.experience.brake_reason)
         want = self.strategy.want(own, self.experience)
-        if not want.most or not apply_brake(self.experience, self.status.heldout, number):
+        if not (want.most and self.strategy.config.brake) or not apply_brake(
+            self.experience, self.status.heldout, number
+        ):
             return want
         if not was_on:
             logger.warning("round %d: %s", number, self.experience.brake_reason)

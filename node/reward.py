@@ -14,8 +14,8 @@ an advantage under them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from node.groups import VerifiedRollout
 from node.config import ConfigError, RewardConfig
+from node.groups import VerifiedRollout
 from rewards.extract import final_answer
 from rewards.question import Answer
 from swarm.manifest import Rules

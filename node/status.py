@@ -109,8 +109,8 @@ class RoundReport(msgspec.Struct, frozen=True):
     num_replayed: int = 0
     """Of these, own ones of earlier rounds."""
     effective_sample_size: float = 0.0
-    """(sum w)^2 / sum w^2 over the weights of the batch's answers that have a gradient, as a share of
-    their number: 1 where all weigh the same; 0 where none has a gradient."""
+    """(sum w)^2 / sum w^2 over the weights of the batch's answers that have a gradient, as a share
+    of their number: 1 where all weigh the same; 0 where none has a gradient."""
     kl_to_start: float | None = None
     """KL divergence of the policy from its start in nats per token, estimated on the own answers;
     None in rounds without a measurement."""

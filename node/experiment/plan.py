@@ -26,7 +26,7 @@ class NodePlan:
     start: Path
     """Directory of the policy that it starts from."""
     tasks: tuple[str, ...] | None = None
-    """Whose questions it draws; None: all of the manifest. It judges all, and is examined on all."""
+    """Whose questions it draws; None: all of the manifest. It judges, and is examined on, all."""
     joins_at: int = 0
     """The swarm's round before which it joins."""
     attack: AttackPlan | None = None

@@ -9,13 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.batch import Origin, OwnRollout, VerifiedRollout, mix
-from node.checkpoint import Checkpoints, NodeState
+from node.batch import Own, Want, advantages, make_strategy, of_own
+from node.checkpoint import Checkpoints, NodeState, read_experience
+from node.config import load_config
 from node.evaluate import PART, read_heldout, rise
 from node.exchange import Exchange, LocalExchange
-from node.loop import Node, StopAsked, foreign_groups, report_round
+from node.groups import Lesson, Origin, OwnRollout, Source, VerifiedRollout
+from node.loop import Node, StopAsked
 from node.policy import ScriptedPolicy
 from node.reward import NO_TERMS, RewardTerms
+from node.round_report import foreign_groups, report_round
 from node.status import ForeignFate, RoundReport, Stage, Status
 from node.update import ForeignWeight, Update
 from rewards.question import (
@@ -38,16 +41,17 @@ class OfferingExchange(LocalExchange):
     def __init__(self, verifier: Verifier, seed: int, peers: Sequence[VerifiedRollout]) -> None:
         super().__init__(verifier, ["sums"], seed)
         self.peers = list(peers)
-        self.asked: list[int] = []
+        self.asked: list[Want] = []
         self.shared: list[VerifiedRollout] = []
 
     def share(self, own: Sequence[VerifiedRollout]) -> int:
         self.shared += own
         return len(own) - 1
 
-    def offered(self, num_groups: int) -> list[VerifiedRollout]:
-        self.asked.append(num_groups)
-        handed, self.peers = self.peers[:num_groups], self.peers[num_groups:]
+    def offered(self, want: Want) -> list[VerifiedRollout]:
+        self.asked.append(want)
+        num = want.num_groups
+        handed, self.peers = self.peers[:num], self.peers[num:]
         return handed
 
 
@@ -62,6 +66,13 @@ def foreign(name: str, text: str = "x", correct: Sequence[bool] = (True, False))
     )
 
 
+def make(name: str, questions: int = 4, foreign: int = 0, **batch: object) -> Own:
+    """A strategy as settings make it."""
+    flags = {f"batch.{key}": value for key, value in batch.items()}
+    flags |= {"batch.strategy": name, "rollout.questions": questions, "swarm.foreign": foreign}
+    return make_strategy(load_config(flags=flags, environment={}))
+
+
 def make_node(
     home: Path,
     verifier: Verifier,
@@ -70,21 +81,23 @@ def make_node(
     num_foreign: int = 0,
     num_heldout: int = 0,
     reward: RewardTerms = NO_TERMS,
+    strategy: Own | None = None,
 ) -> Node:
     """A scripted node, resumed from what lies in `home`."""
     checkpoints = Checkpoints(home / "checkpoints", keep=2)
     latest = checkpoints.latest()
     if latest is None:
-        state, policy = FRESH, ScriptedPolicy(FRESH.seed)
+        state, policy, resumed = FRESH, ScriptedPolicy(FRESH.seed), None
     else:
-        state, policy = latest[0], ScriptedPolicy.load(latest[1], FRESH.seed)
+        state, resumed = latest
+        policy = ScriptedPolicy.load(resumed, FRESH.seed)
     return Node(
         state,
         policy,
         exchange or LocalExchange(verifier, ["sums"], state.seed),
         checkpoints,
-        num_questions=4,
-        num_foreign=num_foreign,
+        strategy or make("paper", foreign=num_foreign),
+        experience=read_experience(resumed),
         num_heldout=num_heldout,
         checkpoint_every=checkpoint_every,
         status=Status(),
@@ -93,12 +106,12 @@ def make_node(
     )
 
 
-def record_batches(node: Node) -> list[Sequence[VerifiedRollout]]:
+def record_batches(node: Node) -> list[Sequence[Lesson]]:
     """The batches that the node's policy learns from, from now on."""
-    batches: list[Sequence[VerifiedRollout]] = []
+    batches: list[Sequence[Lesson]] = []
     learn = node.policy.learn
 
-    def recording(batch: Sequence[VerifiedRollout]) -> Update:
+    def recording(batch: Sequence[Lesson]) -> Update:
         batches.append(batch)
         return learn(batch)
 
@@ -115,7 +128,7 @@ def test_own_terms_are_learned_from_and_told_to_nobody(tmp_path: Path, verifier:
     batches = record_batches(node)
     report = node.run_round()
     plain = make_node(tmp_path / "plain", verifier).run_round()
-    *own, peer = batches[0]
+    *own, peer = [lesson.rollout for lesson in batches[0]]
     assert all(one.terms == () for one in exchange.shared) and len(exchange.shared) == len(own) == 4
     for one in own:
         sizes = [len(answer.text) / 50 for answer in one.answers]
@@ -195,7 +208,7 @@ def test_a_stop_during_the_update_ends_the_round_with_a_checkpoint(
     node = make_node(tmp_path, verifier, checkpoint_every=1000)
     learn = node.policy.learn
 
-    def stop_during_the_second_update(batch: Sequence[VerifiedRollout]) -> Update:
+    def stop_during_the_second_update(batch: Sequence[Lesson]) -> Update:
         if node.state.round == 1:
             node.stop_asked.set()
         return learn(batch)
@@ -252,15 +265,15 @@ def test_a_round_learns_from_as_many_foreign_rollouts_as_it_wants(
     batches = record_batches(node)
     with caplog.at_level(logging.INFO):
         reports = [node.run_round() for _ in range(3)]
-    assert exchange.asked == [4, 4, 4]
+    assert [want.num_groups for want in exchange.asked] == [4, 4, 4]
     assert [report.foreign_wanted for report in reports] == [4, 4, 4]
     assert [report.foreign_groups_used for report in reports] == [4, 2, 0]
     assert [len(batch) for batch in batches] == [8, 6, 4]
-    assert [one.origin is None for one in batches[1]] == [True] * 4 + [False] * 2
+    assert [one.source for one in batches[1]] == [Source.OWN] * 4 + [Source.FOREIGN] * 2
     for text in ("round 1: ", "foreign 4 of 4,", "foreign 2 of 4,", "foreign 0 of 4,"):
         assert text in caplog.text
     assert [report.num_shared for report in reports] == [3, 3, 3]
-    assert exchange.shared[:4] == batches[0][:4]
+    assert exchange.shared[:4] == [lesson.rollout for lesson in batches[0][:4]]
     assert reports[0].batch_reward == pytest.approx((reports[0].own_reward * 32 + 4) / 40)
 
 
@@ -271,6 +284,78 @@ def test_a_node_that_learns_from_nobody_asks_nobody(tmp_path: Path, verifier: Ve
     assert exchange.asked == []
     assert (report.foreign_wanted, report.foreign) == (0, ())
     assert report.num_shared == 3
+
+
+def test_fresh_questions_replace_those_that_teach_nothing(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    node = make_node(tmp_path, verifier, strategy=make("own-dynamic", token_budget=50))
+    batches = record_batches(node)
+    report = node.run_round()
+    assert report.num_questions > 4, "some of the first four are all wrong"
+    assert [one.rollout.has_advantage for one in batches[0]] == [True] * 4
+    alike = make_node(tmp_path / "again", verifier, strategy=make("own-dynamic", token_budget=50))
+    assert alike.run_round().own_reward == report.own_reward
+    frugal = make_node(tmp_path / "frugal", verifier, strategy=make("own-dynamic", token_budget=1))
+    assert frugal.run_round().num_questions == 4
+
+
+def test_what_was_replayed_is_remembered_over_a_restart(tmp_path: Path, verifier: Verifier) -> None:
+    strategy = make("own-replay", groups=6, replay_rounds=2)
+    whole = make_node(tmp_path / "whole", verifier, strategy=strategy)
+    batches = record_batches(whole)
+    whole.run(5)
+    make_node(tmp_path / "parts", verifier, strategy=strategy).run(3)
+    parts = make_node(tmp_path / "parts", verifier, strategy=strategy)
+    again = record_batches(parts)
+    parts.run(5)
+    assert again == batches[3:]
+    replayed = [one for one in batches[4] if one.source is Source.REPLAY]
+    assert len(batches[4]) == 6 and replayed
+    assert all(one.rollout.policy_round in (2, 3) for one in replayed)
+
+
+def test_part_of_the_questions_is_common_and_their_failures_are_remembered(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    exchange = OfferingExchange(verifier, 5, [])
+    node = make_node(
+        tmp_path, verifier, exchange=exchange, strategy=make("rescue", foreign=2, common_share=0.5)
+    )
+    common = {one.question for one in exchange.draw_common(1, 2)}
+    batches = record_batches(node)
+    node.run_round()
+    own = [one.rollout for one in batches[0]]
+    assert len(own) == 4
+    assert common == {one.expansion.question for one in own[:2]}
+    failed = [one.expansion.question for one in own if not any(one.correct)]
+    assert failed
+    assert exchange.asked[0].questions == tuple(failed)
+    assert node.experience.failed == [one for one in failed if one in common]
+
+
+def test_the_brake_stops_asking_peers_and_says_so(
+    tmp_path: Path, verifier: Verifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    peers = [foreign(f"peer {number}") for number in range(8)]
+    exchange = OfferingExchange(verifier, 5, peers)
+    node = make_node(tmp_path, verifier, exchange=exchange, num_foreign=2)
+    node.experience.rewards = [0.9] * 20 + [0.1] * 20
+    report = node.run_round()
+    assert "own reward fell from 0.900 to 0.100" in report.brake
+    assert (report.foreign_wanted, report.foreign) == (0, ())
+    assert exchange.asked == [Want()], "what is fetched stops, too"
+    assert caplog.text.count("own reward fell") == 1
+    node.experience.brake_until = 1
+    assert node.run_round().foreign_groups_used == 2
+    unbraked = make_node(
+        tmp_path / "b",
+        verifier,
+        exchange=OfferingExchange(verifier, 5, peers),
+        strategy=make("paper", foreign=2, brake=False),
+    )
+    unbraked.experience.rewards = [0.9] * 20 + [0.1] * 20
+    assert unbraked.run_round().foreign_groups_used == 2
 
 
 def test_every_foreign_rollout_that_was_drawn_is_reported_with_its_fate(
@@ -289,7 +374,9 @@ def test_every_foreign_rollout_that_was_drawn_is_reported_with_its_fate(
     )
     batches = record_batches(node)
     report = node.run_round()
-    assert batches[0][4:] == [drawn[1], drawn[5]], "and nothing else beside the own ones"
+    assert [one.rollout for one in batches[0][4:]] == [drawn[1], drawn[5]], (
+        "and nothing else beside the own ones"
+    )
     assert [(group.author, group.fate) for group in report.foreign] == [
         ("long", ForeignFate.TOO_LONG),
         ("good", ForeignFate.USED),
@@ -393,7 +480,7 @@ def stopping_sync(node: Node, after: int) -> Iterator[None]:
 def test_a_crash_in_the_policy_is_not_swallowed(tmp_path: Path, verifier: Verifier) -> None:
     node = make_node(tmp_path, verifier)
 
-    def crash(batch: Sequence[VerifiedRollout]) -> Update:
+    def crash(batch: Sequence[Lesson]) -> Update:
         raise RuntimeError("CUDA out of memory")
 
     node.policy.learn = crash  # type: ignore[method-assign]
@@ -429,14 +516,18 @@ def test_an_unscorable_own_answer_trains_as_wrong_and_is_not_shared() -> None:
     assert one.is_informative
     assert not one.is_shareable
     assert rollout([right, Judged(False)]).is_shareable
-    report = report_round(1, [one], mix([one], []), Update(step=1), {})
+    report = report_round(1, [one], [of_own(one)], Update(step=1), {})
     assert report.num_unscorable == 1
     assert report.own_reward == 0.5
 
 
 def test_figures_of_a_round_are_what_their_names_say() -> None:
     mixed, failed = rollout([Judged(True), Judged(False)]), rollout([Judged(False)] * 2)
-    report = report_round(3, [mixed, failed], [mixed], Update(step=1), {"generating": 2.0})
+    old = Lesson(mixed, Source.REPLAY, advantages(mixed.rewards))
+    update = Update(step=1, effective_sample_size=0.75, kl_to_start=0.5)
+    report = report_round(3, [mixed, failed], [of_own(mixed), old], update, {"generating": 2.0})
+    assert (report.num_groups, report.num_replayed) == (2, 1)
+    assert (report.effective_sample_size, report.kl_to_start) == (0.75, 0.5)
     assert report.zero_advantage_share == 0.5
     assert report.own_reward == 0.25
     assert report.batch_reward == 0.5
