@@ -1,8 +1,10 @@
 """What one run found, and the file that keeps it: a line of JSON per run, appended as runs end."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -115,19 +117,20 @@ class RunResult(msgspec.Struct, frozen=True):
 
 
 def append_result(directory: Path, result: RunResult) -> None:
-    """Adds a line and forces it to the disk.
+    """Adds a line and forces it to the disk. A last line that a crash cut short is removed first.
+
+    Only one process at a time may do so.
 
     Raises:
         OSError: e.g. a full disk.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    line = msgspec.json.encode(result) + b"\n"
-    handle = os.open(directory / RESULTS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, line)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with (directory / RESULTS_FILE).open("a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(msgspec.json.encode(result) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_results(directory: Path) -> Iterator[RunResult]:
@@ -142,7 +145,16 @@ def read_results(directory: Path) -> Iterator[RunResult]:
     *lines, last = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            yield msgspec.json.decode(line, type=RunResult)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{file}, line {number}: {error}") from None
+            yield _decode(line)
+        except (msgspec.DecodeError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}, line {number} is no result: {error!r}") from None
     del last  # empty, or cut short: that run is made again
+
+
+def _decode(line: bytes) -> RunResult:
+    """JSON has no nan: figures that are null were none."""
+    tree = msgspec.json.decode(line, type=dict[str, Any])
+    for role in tree["roles"]:
+        for name, figures in role["rounds"].items():
+            role["rounds"][name] = [math.nan if one is None else one for one in figures]
+    return msgspec.convert(tree, RunResult)
