@@ -8,6 +8,7 @@ import trio
 
 from node.batch import Want
 from node.config import SwarmConfig
+from node.foreign import wanted_by
 from node.groups import Origin
 from node.pipe import (
     Broken,
@@ -31,6 +32,7 @@ from rewards.question import Expansion
 from rewards.verifier import Verifier, VerifierBroken
 from swarm.database import Offload
 from swarm.intake import Intake
+from swarm.manifest import Rules
 from swarm.pool import Pool, Pooled
 from swarm.share import Publisher
 
@@ -50,14 +52,15 @@ class Answerer:
         offload: Offload,
         *,
         seed: int,
-        epoch_s: int,
+        rules: Rules,
         model: str,
         clock: Callable[[], float],
+        rng: random.Random | None = None,
     ) -> None:
         """
         Args:
             seed: the node's, from which its questions are drawn.
-            epoch_s: of the swarm's rules: for so long its nodes share questions.
+            rules: of the swarm: which questions are common to its nodes, and for how long.
             model: name that peers see; a claim.
             clock: Unix seconds.
         """
@@ -68,10 +71,10 @@ class Answerer:
         self._intake = intake
         self._offload = offload
         self._seed = seed
-        self._epoch_s = epoch_s
+        self._rules = rules
         self._model = model
         self._clock = clock
-        self._random = random.Random()
+        self._random = rng or random.Random()
         self.task_names: tuple[str, ...] = ()
         self.has_tasks = trio.Event()
         """Set when it is known which tasks this machine judges as the manifest says."""
@@ -119,22 +122,34 @@ class Answerer:
         )
 
     def _draw_common(self, asked: DrawCommon) -> list[Expansion]:
-        epoch = epoch_of(self._clock(), self._epoch_s)
         return draw_common(
-            self._verifier, self.task_names, epoch, self._seed, asked.round, asked.num_questions
+            self._verifier,
+            self.task_names,
+            epoch_of(self._clock(), self._rules.epoch_s),
+            self._seed,
+            asked.round,
+            asked.num_questions,
+            tasks_of_swarm=[task.name for task in self._rules.tasks],
         )
 
     def _draw_held_out(self, asked: DrawHeldOut) -> list[Expansion]:
         return draw_held_out(self._verifier, self.task_names, asked.seed, asked.num_questions)
 
     async def _take(self, want: Want) -> list[ForeignRollout]:
-        """Draws from the pool; while fewer are there, waits for more up to `wait_s`."""
-        num, most = want.num_groups, want.max_from_one_peer
+        """Draws from the pool what is wanted; while less is there, waits up to `wait_s` for more.
+        Such is fetched from now on."""
+        self._intake.want(wanted_by(want))
         if self._config.wait_s and self._may_wait:
             with trio.move_on_after(self._config.wait_s) as self._waiting:
-                while await self._offload(self._pool.count_drawable, num, most) < num:
+                while await self._num_drawable(want) < want.num_groups:
                     await self._intake.wait_for_more()
-        drawn: list[Pooled] = await self._offload(self._pool.draw, num, most, self._random)
+        drawn: list[Pooled] = await self._offload(
+            self._pool.draw,
+            want.num_groups,
+            want.max_from_one_peer,
+            self._random,
+            want.weight,
+        )
         self._intake.wake()
         now = self._clock()
         return [
@@ -151,3 +166,8 @@ class Answerer:
             )
             for one in drawn
         ]
+
+    async def _num_drawable(self, want: Want) -> int:
+        return await self._offload(
+            self._pool.count_drawable, want.num_groups, want.max_from_one_peer, want.weight
+        )

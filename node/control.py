@@ -25,10 +25,10 @@ import trio
 from node.access import TOKEN_FILE, open_listener, open_token, write_address
 from node.answerer import Answerer
 from node.api import create_app, serve_api
-from node.batch import make_strategy, max_from_one_peer
+from node.batch import make_strategy
 from node.checkpoint import Checkpoints, find_start
-from node.config import ConfigError, NodeConfig, VerifyConfig
-from node.experience import Experience
+from node.config import ConfigError, NodeConfig
+from node.foreign import make_intake
 from node.history import History
 from node.home import keep_seed, open_home
 from node.pipe import HeldOutDone, RoundDone
@@ -38,11 +38,9 @@ from node.supervisor import LearnerEnd, Supervisor
 from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from node.threads import OneAtATime, in_thread
 from rewards.verifier import Verifier
-from swarm.budget import BudgetLimits
 from swarm.database import DatabaseTooNew, Offload, open_database
 from swarm.gossip import Gossip
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
-from swarm.intake import Intake, IntakeLimits
 from swarm.judge import VerifierJudge
 from swarm.ledger import Ledger, PeerRecord
 from swarm.libp2p import open_libp2p
@@ -60,8 +58,6 @@ MEASURE_EVERY_S = 1.0
 LAG_MEMORY_S = 60.0
 LEAVE_S = 10.0
 """Seconds for leaving the swarm and closing everything, once the learner has ended."""
-FRESH_PER_J = 2
-"""Foreign rollouts kept ready, as a multiple of J: a round's worth, and one that is on its way."""
 
 
 def run_node(config: NodeConfig, learner: tuple[str, ...] | None = None) -> LearnerEnd:
@@ -191,8 +187,6 @@ class Control:
         self._gossip = gossip
         self._listener = listener
         self._measured = Measured()
-        strategy = make_strategy(config)
-        want = strategy.want((), Experience())
         self._stop_asked = trio.Event()
         self._api_stop = trio.Event()
         self._facts = NodeFacts(
@@ -201,23 +195,19 @@ class Control:
             swarm_name=manifest.about.name,
             home=str(config.home),
             model=config.policy.model,
-            num_foreign=strategy.most_foreign,
+            num_foreign=make_strategy(config).most_foreign,
             shares=config.swarm.share != "none",
             hang_s=config.supervise.hang_s,
             started=time.time(),
         )
-        self._intake = Intake(
-            gossip=gossip,
-            judge=VerifierJudge(verifier, config.verify.workers),
-            pool=store.pool,
-            ledger=store.ledger,
-            offload=store.offload,
-            rules=manifest.rules,
-            swarm_id=manifest.swarm_id,
-            wants=lambda entry: want.could_use(entry.correct),
-            fresh_target=FRESH_PER_J * want.most,
-            max_from_one_author=FRESH_PER_J * max_from_one_peer(want.most, want.peer_share),
-            limits=IntakeLimits(budget=_budget(config.verify)),
+        self._intake = make_intake(
+            config,
+            manifest,
+            gossip,
+            VerifierJudge(verifier, config.verify.workers),
+            store.pool,
+            store.ledger,
+            store.offload,
         )
         self._answerer = Answerer(
             config.swarm,
@@ -227,7 +217,7 @@ class Control:
             self._intake,
             store.offload,
             seed=keep_seed(config.home, config.seed),
-            epoch_s=manifest.rules.epoch_s,
+            rules=manifest.rules,
             model=config.policy.model,
             clock=time.time,
         )
@@ -360,11 +350,6 @@ class Control:
             logger.error("the learner cannot go on: %s", end.failure)
         elif end.was_killed:
             logger.error("the learner was killed; the last checkpoint stands")
-
-
-def _budget(verify: VerifyConfig) -> BudgetLimits:
-    total_share = verify.foreign_share * verify.workers
-    return BudgetLimits(verify.author_burst_s, verify.author_share, total_share)
 
 
 def _peer_status(record: PeerRecord) -> PeerStatus:

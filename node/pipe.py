@@ -13,13 +13,13 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 
 from node.batch import Want, may_share
-from node.groups import Origin, OwnRollout, VerifiedRollout
 from node.config import Share
+from node.groups import Origin, OwnRollout, VerifiedRollout
 from node.status import HeldOutStatus, RoundReport, Status
 from rewards.frames import frame
 from rewards.question import Answer, Expansion, Judged, Question, Verdict
@@ -288,10 +288,18 @@ class LearnerPipe:
                 self._replies.put(message)
 
 
+class Asks(Protocol):
+    """Who answers an exchange: a `LearnerPipe`, or in one process its other end itself."""
+
+    def ask(self, request: Request) -> Reply:
+        """See `LearnerPipe`."""
+        ...
+
+
 class PipeExchange:
     """`Exchange` (node/exchange.py) whose other side is the control process."""
 
-    def __init__(self, pipe: LearnerPipe, share: Share) -> None:
+    def __init__(self, pipe: Asks, share: Share) -> None:
         self._pipe = pipe
         self._share: Share = share
 

@@ -18,12 +18,16 @@ FEW_QUESTIONS = 32
 
 
 def open_verifier(
-    config: NodeConfig, manifest: Manifest, command: Sequence[str] | None = None
+    config: NodeConfig,
+    manifest: Manifest,
+    command: Sequence[str] | None = None,
+    kind: type[Verifier] = Verifier,
 ) -> Verifier:
     """Worker processes for the manifest's tasks; the first call waits until they are up.
 
     Args:
         command: starts a worker otherwise than a node does, see Verifier.
+        kind: the class of the verifier.
 
     Raises:
         ConfigError: a file of rows is missing, or is not the one that the manifest pins.
@@ -35,7 +39,7 @@ def open_verifier(
         programs_anyway=config.verify.isolation == "optional",
     )
     data = find_data(manifest, config.home, config.manifest_file.parent)
-    return Verifier(manifest.rules.tasks, limits, config.verify.workers, command, data)
+    return kind(manifest.rules.tasks, limits, config.verify.workers, command, data)
 
 
 def find_isolation(config: NodeConfig, verifier: Verifier) -> Isolation:

@@ -37,19 +37,24 @@ class Database(sqlite3.Connection):
     """A connection that refuses to be used where it would block the trio loop, or by two threads
     at once. Either is a bug of ours: RuntimeError."""
 
+    blocks = True
+    """Whether a call may take long enough to be kept out of the trio thread."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_use = threading.Lock()
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
         """As of sqlite3."""
-        _refuse_trio()
+        if self.blocks:
+            _refuse_trio()
         return super().execute(*args)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that happens inside, or nothing. Not to be nested."""
-        _refuse_trio()
+        if self.blocks:
+            _refuse_trio()
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError("the database is used by two threads at once, or nested")
         try:
@@ -58,6 +63,15 @@ class Database(sqlite3.Connection):
                 yield
         finally:
             self._in_use.release()
+
+
+class MemoryDatabase(Database):
+    """Without a file, and gone when it is closed: it may be used in the trio thread, too."""
+
+    blocks = False
+
+    def __init__(self) -> None:
+        super().__init__(":memory:", check_same_thread=False)
 
 
 def open_database(file: Path, timeout_s: float = 5.0) -> Database:

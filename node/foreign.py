@@ -1,0 +1,70 @@
+"""What a node takes from its peers: the intake, as the strategy wants it."""
+
+import random
+import time
+from collections.abc import Callable
+
+from node.batch import Want, make_strategy, max_from_one_peer
+from node.config import NodeConfig, VerifyConfig
+from node.experience import Experience
+from swarm.budget import BudgetLimits
+from swarm.database import Offload
+from swarm.gossip import Gossip
+from swarm.intake import Intake, IntakeLimits
+from swarm.judge import Judge
+from swarm.ledger import Ledger
+from swarm.manifest import Manifest
+from swarm.pool import Pool
+from swarm.wanted import Wanted
+
+FRESH_PER_J = 2
+"""Foreign rollouts kept ready, as a multiple of J: a round's worth, and one that is on its way."""
+
+
+def make_intake(
+    config: NodeConfig,
+    manifest: Manifest,
+    gossip: Gossip,
+    judge: Judge,
+    pool: Pool,
+    ledger: Ledger,
+    offload: Offload,
+    *,
+    clock: Callable[[], float] = time.time,
+    rng: random.Random | None = None,
+) -> Intake:
+    """Fetches what the node's strategy wants before its first round, so that this finds a pool.
+    Which tasks it judges, it must be told, and later what else is wanted.
+
+    Args:
+        clock: Unix seconds.
+    """
+    want = make_strategy(config).want((), Experience())
+    return Intake(
+        gossip=gossip,
+        judge=judge,
+        pool=pool,
+        ledger=ledger,
+        offload=offload,
+        rules=manifest.rules,
+        swarm_id=manifest.swarm_id,
+        wanted=wanted_by(want),
+        limits=IntakeLimits(budget=_budget(config.verify)),
+        clock=clock,
+        rng=rng,
+    )
+
+
+def wanted_by(want: Want) -> Wanted:
+    """A strategy's wish as the intake hears it; with `most` = 0 nothing is fetched."""
+    return Wanted(
+        num_fresh=FRESH_PER_J * want.most,
+        max_from_one_author=FRESH_PER_J * max_from_one_peer(want.most, want.peer_share),
+        could_use=lambda entry: want.could_use(entry.correct),
+        weigh=want.weight,
+    )
+
+
+def _budget(verify: VerifyConfig) -> BudgetLimits:
+    total_share = verify.foreign_share * verify.workers
+    return BudgetLimits(verify.author_burst_s, verify.author_share, total_share)
