@@ -59,7 +59,7 @@ class Want(msgspec.Struct, frozen=True):
     """All-correct groups, too; else only informative ones."""
     task_weights: Mapping[str, float] = {}
     """Relative chance of a task's groups to be drawn; 1 for those that are not named."""
-    questions: tuple[Question, ...] | None = None
+    questions: frozenset[Question] | None = None
     """Only groups on these; None: on any."""
     max_age_s: float | None = None
     """Since this node first heard of them."""
@@ -274,7 +274,7 @@ class Rescue(Paper):
     def want(self, own: Sequence[VerifiedRollout], experience: Experience) -> Want:
         """Groups on questions that failed here, in this round or lately."""
         failed = [one.expansion.question for one in own if not any(one.correct)]
-        questions = tuple(dict.fromkeys([*failed, *reversed(experience.failed)]))
+        questions = frozenset([*failed, *experience.failed])
         want = self._want(min(self.num_foreign, len(questions)))
         return msgspec.structs.replace(want, questions=questions)
 

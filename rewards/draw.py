@@ -8,7 +8,7 @@ import hashlib
 import logging
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from rewards.question import (
@@ -96,23 +96,36 @@ def draw_common(
     seed: int,
     round_number: int,
     num_questions: int,
+    *,
+    tasks_of_swarm: Collection[str] = (),
 ) -> list[Expansion]:
     """Training questions out of the COMMON_QUESTIONS that all nodes share in an epoch: which of
-    them, depends on the node's seed and round. Distinct; at most COMMON_QUESTIONS.
+    them, depends on the node's seed and round. Of distinct texts; fewer where there are no more.
 
-    Nodes that judge different tasks share fewer.
+    Args:
+        task_names: those that can be asked here: common questions of others are passed over, so
+            that two nodes share all that both can ask.
+        tasks_of_swarm: the same on all nodes, in any order; none means `task_names`.
 
     Raises:
-        DrawFailed, VerifierBroken, VerifierClosed: as `draw_training`.
+        VerifierBroken, VerifierClosed: from the verifier.
     """
-    order = sorted(
-        range(COMMON_QUESTIONS), key=lambda slot: _hash("common", seed, round_number, slot)
-    )
     common = _hash("common seed", epoch)
-    return [
-        draw_training(verifier, task_names, common, 0, 1, first=slot)[0]
-        for slot in order[:num_questions]
-    ]
+    names = sorted(set(tasks_of_swarm or task_names))
+    usable = set(task_names)
+    drawn: dict[str, Expansion] = {}
+    for slot in sorted(
+        range(COMMON_QUESTIONS), key=lambda slot: _hash("common", seed, round_number, slot)
+    ):
+        if len(drawn) == num_questions:
+            break
+        task = names[_hash("training task", common, 0, slot) % len(names)]
+        found: dict[int, Expansion] = {}
+        if task in usable:  # a call for each: a question must not depend on those beside it
+            usable -= _fill_slots(verifier, {slot: task}, common, 0, found)
+        for expansion in found.values():
+            drawn.setdefault(normalise(expansion.text), expansion)
+    return list(drawn.values())
 
 
 def draw_held_out(

@@ -10,6 +10,7 @@ gossip.py     the seam between nodes: announce, fetch
   libp2p.py         the real one; libp2p_host.py, libp2p_fixes.py, dialer.py, peer_book.py
   inbox.py, fetch.py  what both share
 intake.py     announced, wanted, fetched, admitted, pooled: the life of a foreign rollout
+  wanted.py            what the node has a use for, and in which order it is drawn
   offers.py, heard.py  what was announced
 admission.py  the checks, cheapest first; refusal.py every reason and who pays; claims.py lies
 judge.py      the verifier as the trio side sees it

@@ -77,7 +77,7 @@ class Admission:
     ) -> None:
         """
         Args:
-            wants: the mixing rule's own filter.
+            wants: whether a rollout with these claims could be of use.
             budget: of the verifier's time; None makes one with default limits.
             clock: Unix seconds.
         """

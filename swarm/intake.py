@@ -29,6 +29,7 @@ from swarm.pool import Pool
 from swarm.protocol import CLOCK_TOLERANCE_S
 from swarm.refusal import Charge, Refusal
 from swarm.rollout import Announcement, Entry
+from swarm.wanted import Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +89,7 @@ class Intake:
         offload: Offload,
         rules: Rules,
         swarm_id: str,
-        wants: Callable[[Entry], bool],
-        fresh_target: int,
-        max_from_one_author: int,
+        wanted: Wanted,
         judged_tasks: Mapping[str, TaskFacts] | None = None,
         limits: IntakeLimits = IntakeLimits(),
         clock: Callable[[], float] = time.time,
@@ -98,9 +97,7 @@ class Intake:
     ) -> None:
         """
         Args:
-            wants: the mixing rule's own filter: whether a rollout with these claims could be used.
-            fresh_target: fetches only while fewer unused foreign rollouts are at hand.
-            max_from_one_author: of these.
+            wanted: see `want`.
             judged_tasks: see `judge_tasks`.
             clock: Unix seconds.
         """
@@ -108,8 +105,7 @@ class Intake:
         self._pool = pool
         self._ledger = ledger
         self._offload = offload
-        self._fresh_target = fresh_target
-        self._max_from_one_author = max_from_one_author
+        self._wanted = wanted
         self._limits = limits
         self._clock = clock
         self._rng = rng or random.Random()
@@ -119,7 +115,7 @@ class Intake:
             rules,
             judge,
             lambda hash, rollout: offload(pool.known, hash, rollout),
-            wants,
+            lambda entry: self._wanted.could_use(entry),
             clock,
             Budget(limits.budget),
         )
@@ -145,6 +141,11 @@ class Intake:
         self._admission.claims.deterministic = frozenset(
             name for name, facts in tasks.items() if facts.deterministic
         )
+
+    def want(self, wanted: Wanted) -> None:
+        """From now on this is wanted. Offers stay: what has no weight now may have one later."""
+        self._wanted = wanted
+        self.wake()
 
     @property
     def suspicion(self) -> str:
@@ -252,16 +253,18 @@ class Intake:
         """Asks for what is missing; returns after how many seconds to look again by itself."""
         for offer in self._offers.take_expired(self._clock()):
             self._ledger.count_refused(offer.author, Refusal.EXPIRED)
-        taken = Counter(await self._offload(self._pool.fresh_by_author))
-        taken.update(offer.author for offer in self._in_flight.values())
-        missing = self._fresh_target - taken.total()
-        if missing <= 0 or not self._offers:
+        wanted, weigh = self._wanted, self._weigh
+        taken = Counter(await self._offload(self._pool.fresh_by_author, wanted.weigh))
+        taken.update(offer.author for offer in self._in_flight.values() if weigh(offer))
+        missing = wanted.num_fresh - taken.total()
+        if missing <= 0 or not any(map(weigh, self._offers)):
             return float("inf")
         groups = self._offers.take(
             missing,
             taken,
-            self._max_from_one_author,
+            wanted.max_from_one_author,
             self._make_source_of(),
+            weigh,
             self._limits.max_fetches - len(self._busy),
             self._rng,
         )
@@ -270,6 +273,11 @@ class Intake:
             self._in_flight.update((offer.entry.hash, offer) for offer in offers)
             nursery.start_soon(self._fetch, source, offers)
         return self._limits.retry_s
+
+    def _weigh(self, offer: Offer) -> float:
+        """How much an offer is wanted now."""
+        age_s = max(0.0, self._clock() - offer.first_seen)
+        return self._wanted.weigh(offer.entry.question, offer.entry.correct, age_s)
 
     def _make_source_of(self) -> Callable[[Offer], str | None]:
         """Whom to ask for an offer now, or None."""

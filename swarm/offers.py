@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from swarm.fetch import MAX_REPLY_BYTES
 from swarm.protocol import MAX_FETCH_HASHES
 from swarm.rollout import Entry
+from swarm.wanted import draw_order
 
 MAX_PER_AUTHOR = 64
 MAX_OFFERS = 4096
@@ -105,21 +106,28 @@ class Offers:
         taken: Counter[str],
         max_per_author: int,
         source_of: Callable[[Offer], str | None],
+        weigh: Callable[[Offer], float],
         max_sources: int,
         rng: random.Random,
     ) -> dict[str, list[Offer]]:
-        """Removes up to `num` offers, drawn uniformly, and returns them by whom to ask for them.
+        """Removes up to `num` offers, drawn by weight, and returns them by whom to ask for them.
+
+        The same offers and the same generator give the same draw, in whatever order they came.
 
         Args:
             taken: how many of each author's rollouts are at hand already; counts for its cap.
             source_of: whom to ask, or None where an offer cannot be fetched now.
+            weigh: relative chance to be drawn; 0 where an offer is not wanted now.
             max_sources: so many peers at most are asked, each for at most one request's worth.
         """
-        ready = [(offer, source) for offer in self if (source := source_of(offer)) is not None]
-        rng.shuffle(ready)
+        ready = [
+            ((offer, source), weigh(offer))
+            for offer in sorted(self, key=lambda offer: (offer.entry.hash, offer.author))
+            if (source := source_of(offer)) is not None
+        ]
         authors, hashes = Counter(taken), set[bytes]()
         groups: dict[str, list[Offer]] = {}
-        for offer, source in ready:
+        for offer, source in draw_order(ready, rng):
             if len(hashes) >= num:
                 break
             group = groups.get(source, [])

@@ -19,6 +19,7 @@ from swarm.database import Database
 from swarm.protocol import CLOCK_TOLERANCE_S
 from swarm.refusal import Refusal
 from swarm.rollout import Rollout
+from swarm.wanted import Weigh, alike, draw_order
 from swarm.wire import WireError, open_rollout, rollout_hash
 
 logger = logging.getLogger(__name__)
@@ -178,18 +179,19 @@ class Pool:
                     found[one] = row[0]
         return found
 
-    def draw(self, num: int, max_per_author: int, rng: random.Random) -> list[Pooled]:
-        """Up to `num` fresh rollouts, uniformly among those that the cap on each author leaves.
+    def draw(
+        self, num: int, max_per_author: int, rng: random.Random, weigh: Weigh = alike
+    ) -> list[Pooled]:
+        """Up to `num` fresh rollouts, by weight among those that the cap on each author leaves.
 
+        The same contents and the same generator give the same draw, in whatever order they came.
         They are marked as used in the same transaction: each is handed out once, whatever happens
         to the process afterwards.
         """
         with self._database.transaction():
-            rows = self._fresh()
-            rng.shuffle(rows)
             taken: Counter[str] = Counter()
             drawn: list[Pooled] = []
-            for hash, author in rows:
+            for hash, author in draw_order(self._fresh(weigh), rng):
                 if len(drawn) == num:
                     break
                 if taken[author] < max_per_author and (pooled := self._use(hash)):
@@ -197,15 +199,15 @@ class Pool:
                     drawn.append(pooled)
         return drawn
 
-    def count_drawable(self, num: int, max_per_author: int) -> int:
+    def count_drawable(self, num: int, max_per_author: int, weigh: Weigh = alike) -> int:
         """How many `draw` would give now."""
-        fresh = self.fresh_by_author().values()
+        fresh = self.fresh_by_author(weigh).values()
         return min(num, sum(min(count, max_per_author) for count in fresh))
 
-    def fresh_by_author(self) -> dict[str, int]:
-        """Fresh rollouts of each author that has any."""
+    def fresh_by_author(self, weigh: Weigh = alike) -> dict[str, int]:
+        """Fresh rollouts that have a weight, of each author that has any."""
         with self._database.transaction():
-            return dict(Counter(author for _, author in self._fresh()))
+            return dict(Counter(author for (_, author), weight in self._fresh(weigh) if weight > 0))
 
     def counts(self) -> PoolCounts:
         """What has not expired."""
@@ -269,13 +271,21 @@ class Pool:
         )
         self._num_seen += 1
 
-    def _fresh(self) -> list[tuple[bytes, str]]:
-        """Hash and author, in an order that does not depend on when they came."""
+    def _fresh(self, weigh: Weigh) -> list[tuple[tuple[bytes, str], float]]:
+        """Hash and author, and the weight, in an order that does not depend on when they came."""
+        now = self._clock()
         rows = self._database.execute(
-            "SELECT hash, author FROM rollouts WHERE kind = ? AND expires > ? ORDER BY hash",
-            (_Kind.FRESH, self._clock()),
+            "SELECT hash, author, task, question_index, correct, first_seen FROM rollouts"
+            " WHERE kind = ? AND expires > ? ORDER BY hash",
+            (_Kind.FRESH, now),
         )
-        return rows.fetchall()
+        return [
+            (
+                (hash, author),
+                weigh(Question(task, index), tuple(map(bool, correct)), max(0.0, now - first_seen)),
+            )
+            for hash, author, task, index, correct, first_seen in rows.fetchall()
+        ]
 
     def _use(self, hash: bytes) -> Pooled | None:
         task, index, text, truth, prompting, correct, first_seen, record = self._database.execute(

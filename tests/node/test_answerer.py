@@ -10,8 +10,10 @@ import trio.testing
 from trio.testing import trio_test
 
 from node.answerer import Answerer
-from node.batch import Want
-from node.config import SwarmConfig
+from node.batch import Want, make_strategy
+from node.config import BatchConfig, NodeConfig, SwarmConfig
+from node.experience import Experience
+from node.foreign import wanted_by
 from node.pipe import (
     Broken,
     DrawHeldOut,
@@ -57,7 +59,7 @@ class Box:
         network: MemoryNetwork,
         seed: bytes,
         verifier: Verifier,
-        config: SwarmConfig,
+        config: NodeConfig,
     ) -> None:
         identity = Identity(seed)
         offload = OneAtATime()
@@ -75,20 +77,18 @@ class Box:
             offload=offload,
             rules=RULES,
             swarm_id=SWARM_ID,
-            wants=lambda entry: entry.is_informative,
-            fresh_target=8,
-            max_from_one_author=8,
+            wanted=wanted_by(make_strategy(config).want((), Experience())),
             judged_tasks={"sums": TaskFacts("", True, None)},
         )
         self.answerer = Answerer(
-            config,
+            config.swarm,
             verifier,
             self.pool,
             publisher,
             self.intake,
             offload,
             seed=5,
-            epoch_s=RULES.epoch_s,
+            rules=RULES,
             model="tiny",
             clock=lambda: 2000.0,
         )
@@ -97,7 +97,8 @@ class Box:
 
 
 @contextmanager
-def two_boxes(tmp_path: Path, verifier: Verifier, config: SwarmConfig) -> Iterator[tuple[Box, Box]]:
+def two_boxes(tmp_path: Path, verifier: Verifier, wait_s: float = 0) -> Iterator[tuple[Box, Box]]:
+    config = NodeConfig(swarm=SwarmConfig(wait_s=wait_s), batch=BatchConfig(peer_share=1.0))
     network = MemoryNetwork()
     with (
         closing(open_database(tmp_path / "a.sqlite")) as first,
@@ -112,13 +113,13 @@ def two_boxes(tmp_path: Path, verifier: Verifier, config: SwarmConfig) -> Iterat
 
 @pytest.fixture
 def boxes(tmp_path: Path, verifier: Verifier) -> Iterator[tuple[Box, Box]]:
-    with two_boxes(tmp_path, verifier, SwarmConfig()) as pair:
+    with two_boxes(tmp_path, verifier) as pair:
         yield pair
 
 
 @pytest.fixture
 def waiting_boxes(tmp_path: Path, verifier: Verifier) -> Iterator[tuple[Box, Box]]:
-    with two_boxes(tmp_path, verifier, SwarmConfig(wait_s=600)) as pair:
+    with two_boxes(tmp_path, verifier, wait_s=600) as pair:
         yield pair
 
 
@@ -174,7 +175,9 @@ async def test_what_one_shares_the_other_learns_from_once(boxes: tuple[Box, Box]
             assert foreign.expansion.question == shared.question
             assert foreign.origin.author == a.node_id
             assert foreign.origin.policy_round == 3
-            assert await b.answerer.answer(TakeForeign(Want(num_groups=4, most=4))) == ForeignRollouts(())
+            assert await b.answerer.answer(
+                TakeForeign(Want(num_groups=4, most=4))
+            ) == ForeignRollouts(())
             nursery.cancel_scope.cancel()
 
 
@@ -225,7 +228,7 @@ async def test_a_broken_verifier_is_an_answer(tmp_path: Path, verifier: Verifier
         try:
             answerer = Answerer(
                 SwarmConfig(), broken, None, None, None, OneAtATime(),  # type: ignore[arg-type]
-                seed=1, epoch_s=3600, model="tiny", clock=lambda: 0.0,
+                seed=1, rules=RULES, model="tiny", clock=lambda: 0.0,
             )  # fmt: skip
             answerer.task_names = ("sums",)
             answerer.has_tasks.set()

@@ -192,7 +192,7 @@ def test_rescue_wants_the_questions_that_failed_here_and_puts_them_last_and_whol
     strategy = make("rescue", foreign=2)
     lately = Question("c", 5)
     want = strategy.want(OWN_GROUPS, Experience(failed=[lately]))
-    assert want.questions == (FAILED.expansion.question, lately)
+    assert want.questions == {FAILED.expansion.question, lately}
     assert want.num_groups == 2
     assert want.weight(lately, [True, False], 0.0) == 1.0
     assert want.weight(MIXED.expansion.question, [True, False], 0.0) == 0.0

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from node.batch import Want
 from node.groups import Origin, OwnRollout, VerifiedRollout
 from node.pipe import (
     AtStage,
     Begin,
     Broken,
+    DrawCommon,
     DrawQuestions,
     ForeignRollout,
     ForeignRollouts,
@@ -37,6 +39,7 @@ QUESTION = Question("sums", 7)
 EXPANSION = Expansion(QUESTION, "1 + 1", "2")
 ANSWERS = (Answer("2", True, 2, -0.5), Answer("3", True, 2, -0.7))
 DEADLINE_S = 20
+WANT = Want(4, 4, 0.5, True, {"sums": 0.25}, frozenset({QUESTION}), 60.0)
 
 
 class ControlEnd:
@@ -79,6 +82,15 @@ def test_a_question_is_asked_and_answered(control: ControlEnd) -> None:
     assert control.hear() == DrawQuestions(3, 1)
 
 
+def test_further_questions_weighed_ones_and_common_ones_are_asked_for(control: ControlEnd) -> None:
+    control.say(Questions((EXPANSION,)), Questions((EXPANSION,)))
+    exchange = PipeExchange(control.pipe, "lessons")
+    assert exchange.draw_questions(3, 1, first=8, task_weights={"sums": 0.5}) == [EXPANSION]
+    assert control.hear() == DrawQuestions(3, 1, 8, {"sums": 0.5})
+    assert exchange.draw_common(3, 2) == [EXPANSION]
+    assert control.hear() == DrawCommon(3, 2)
+
+
 def test_own_answers_are_judged_and_keep_what_only_the_author_knows(control: ControlEnd) -> None:
     verdicts = (Judged(True), Unscorable(Reason.DEADLINE))
     control.say(Verdicts((verdicts,)))
@@ -105,8 +117,8 @@ def test_only_what_may_be_shared_crosses_the_pipe(control: ControlEnd) -> None:
 def test_foreign_rollouts_come_judged_and_without_token_ids(control: ControlEnd) -> None:
     origin = Origin("12D3KooW", b"h" * 32, 9, 1.5)
     control.say(ForeignRollouts((ForeignRollout(EXPANSION, ANSWERS, (True, False), origin),)))
-    [foreign] = PipeExchange(control.pipe, "lessons").offered(4)
-    assert control.hear() == TakeForeign(4)
+    [foreign] = PipeExchange(control.pipe, "lessons").offered(WANT)
+    assert control.hear() == TakeForeign(WANT)
     assert foreign.origin == origin
     assert foreign.token_ids is None
     assert foreign.rewards == (1.0, 0.0)

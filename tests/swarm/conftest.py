@@ -24,6 +24,7 @@ from swarm.memory_gossip import MemoryNetwork
 from swarm.pool import Pool
 from swarm.rollout import Announcement, Entry, Rollout
 from swarm.share import Publisher
+from swarm.wanted import Wanted, Weigh, alike
 from swarm.wire import rollout_hash, seal
 
 P = ParamSpec("P")
@@ -162,8 +163,7 @@ class Node:
         judge: Judge,
         rules: Rules,
         judged_tasks: Sequence[str],
-        fresh_target: int,
-        max_from_one_author: int,
+        wanted: Wanted,
         limits: IntakeLimits,
     ) -> None:
         self.identity = identity_of(number)
@@ -182,9 +182,7 @@ class Node:
             self.offload,
             rules,
             SWARM_ID,
-            lambda entry: entry.is_informative,
-            fresh_target,
-            max_from_one_author,
+            wanted,
             {name: TaskFacts("", name != "code", None) for name in judged_tasks},
             limits,
             clock,
@@ -227,6 +225,11 @@ class Node:
         self.database.close()
 
 
+def informative(num_fresh: int, max_from_one_author: int, weigh: Weigh = alike) -> Wanted:
+    """What the paper's rule wants."""
+    return Wanted(num_fresh, max_from_one_author, lambda entry: entry.is_informative, weigh)
+
+
 class TestSwarm:
     """Nodes and liars on one network; all nodes run until the test ends."""
 
@@ -252,12 +255,13 @@ class TestSwarm:
         judged_tasks: Sequence[str] = ("sums", "code"),
         fresh_target: int = 8,
         max_from_one_author: int = 8,
+        weigh: Weigh = alike,
         limits: IntakeLimits = LIMITS,
     ) -> Node:
         self._num += 1
         args = (
             *(self._num, self.clock, self.network, self._home, judge or ScriptedJudge(), rules),
-            *(judged_tasks, fresh_target, max_from_one_author, limits),
+            *(judged_tasks, informative(fresh_target, max_from_one_author, weigh), limits),
         )
         node = Node(*args)
         self.nodes.append(node)

@@ -311,6 +311,10 @@ async def test_the_trio_loop_never_touches_the_disk(swarm: Any, mock_clock: Mock
         node.pool.counts()
 
 
+def alike_offer(offer: Offer) -> float:
+    return 1.0
+
+
 @pytest.fixture
 def make_offer(make_maker: Any, clock: Any) -> Any:
     def make(number: int, index: int, num_bytes: int = 500) -> Offer:
@@ -327,7 +331,9 @@ def test_offers_are_taken_uniformly(make_offer: Any) -> None:
         offers = Offers()
         for index in range(6):
             offers.add(make_offer(1, index))
-        groups = offers.take(2, Counter(), 9, lambda offer: "peer", 4, random.Random(seed))
+        groups = offers.take(
+            2, Counter(), 9, lambda offer: "peer", alike_offer, 4, random.Random(seed)
+        )
         assert len(offers) == 4
         taken.update(offer.entry.question.index for offer in groups["peer"])
     assert all(70 < taken[index] < 130 for index in range(6))
@@ -340,7 +346,7 @@ def test_a_request_is_bounded_in_number_and_bytes(make_offer: Any) -> None:
     for index in range(10):
         offers.add(make_offer(2, index, num_bytes=2**20))
     groups = offers.take(
-        99, Counter(), 99, lambda offer: offer.author, 4, random.Random(0)
+        99, Counter(), 99, lambda offer: offer.author, alike_offer, 4, random.Random(0)
     ).values()
     assert sorted(map(len, groups)) == [3, 16]
 
@@ -351,7 +357,9 @@ def test_the_same_hash_is_not_taken_twice(make_offer: Any, make_maker: Any, cloc
     offers.add(first)
     thief = make_maker(2).node_id
     offers.add(Offer(first.entry, thief, 1, "carrier", b"", clock(), clock() + 100))
-    groups = offers.take(9, Counter(), 9, lambda offer: offer.author, 4, random.Random(0))
+    groups = offers.take(
+        9, Counter(), 9, lambda offer: offer.author, alike_offer, 4, random.Random(0)
+    )
     assert sum(map(len, groups.values())) == 1 and len(offers) == 1
 
 
