@@ -1,5 +1,5 @@
-"""Held-out accuracy: pass@1 on questions that no node trains on, with standard errors; and the
-files that keep it."""
+"""What a policy does on questions that no node trains on: pass@1, pass@k, diversity, with standard
+errors; and the files that keep it."""
 
 import logging
 import math
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from node.groups import VerifiedRollout
+from node.diversity import vendi_scores
 from node.exchange import Exchange
+from node.groups import VerifiedRollout
 from rewards.question import Expansion
 from swarm.disk import write_durably
 
@@ -43,7 +44,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """pass@1, estimated by sampling at the policy's own temperature."""
+    """What a policy did on held-out questions, sampled at its own temperature."""
 
     per_question: tuple[float, ...]
     """Share of correct answers per question, in the order of the questions."""
@@ -53,31 +54,100 @@ class HeldOut:
     greedy: Accuracy
     """Of the most likely answer to each question. Where sampled accuracy rises and this does not,
     the policy has become surer of what it knew, not abler."""
+    indices: tuple[int, ...] = ()
+    """Each question's index within its task; this and the next two are empty in files of versions
+    that did not keep them."""
+    greedy_per_question: tuple[float, ...] = ()
+    """1 where the most likely answer is correct, else 0."""
+    vendi: tuple[float, ...] = ()
+    """Vendi score of the answers to each question: how many different ones (node/diversity.py)."""
 
     @property
     def overall(self) -> Accuracy:
-        """Over all questions."""
+        """pass@1 over all questions."""
         return accuracy(self.per_question)
 
     @property
     def per_task(self) -> dict[str, Accuracy]:
-        """Over the questions of each task."""
-        shares = defaultdict(list)
-        for task, share in zip(self.tasks, self.per_question, strict=True):
-            shares[task].append(share)
-        return {task: accuracy(values) for task, values in sorted(shares.items())}
+        """pass@1 over the questions of each task."""
+        return self.over_tasks(self.per_question)
+
+    @property
+    def diversity(self) -> Accuracy | None:
+        """Mean Vendi score; None where it was not measured."""
+        return accuracy(self.vendi) if self.vendi else None
+
+    def pass_at(self, k: int) -> Accuracy:
+        """pass@k over all questions."""
+        return accuracy(self.pass_at_per_question(k))
+
+    def pass_at_per_question(self, k: int) -> tuple[float, ...]:
+        """Probability that of k answers to a question one is correct: the unbiased estimate of
+        the Codex paper (arXiv 2107.03374, equation 1).
+
+        Raises:
+            ValueError: k is not within 1 and the number of answers per question.
+        """
+        num = self.answers_per_question
+        if not 1 <= k <= num:
+            raise ValueError(f"pass@{k} cannot be told from {num} answers per question")
+        of = [1 - math.comb(num - correct, k) / math.comb(num, k) for correct in range(num + 1)]
+        return tuple(of[round(share * num)] for share in self.per_question)
+
+    def over_tasks(self, values: Sequence[float]) -> dict[str, Accuracy]:
+        """The mean of a figure per question over the questions of each task."""
+        found = defaultdict(list)
+        for task, value in zip(self.tasks, values, strict=True):
+            found[task].append(value)
+        return {task: accuracy(values) for task, values in sorted(found.items())}
+
+    def only(self, places: Sequence[int]) -> "HeldOut":
+        """The same of some of the questions. Needs all figures per question."""
+        greedy = tuple(self.greedy_per_question[place] for place in places)
+        return HeldOut(
+            tuple(self.per_question[place] for place in places),
+            tuple(self.tasks[place] for place in places),
+            self.answers_per_question,
+            accuracy(greedy),
+            tuple(self.indices[place] for place in places),
+            greedy,
+            tuple(self.vendi[place] for place in places),
+        )
 
 
-def accuracy(shares: Sequence[float]) -> Accuracy:
+def accuracy(values: Sequence[float]) -> Accuracy:
     """Mean and standard error (sample deviation / sqrt n; nan below two questions)."""
-    spread = statistics.stdev(shares) if len(shares) > 1 else math.nan
-    return Accuracy(statistics.fmean(shares), spread / math.sqrt(len(shares)), len(shares))
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return Accuracy(statistics.fmean(values), spread / math.sqrt(len(values)), len(values))
 
 
 def rise(before: HeldOut, after: HeldOut) -> Accuracy:
-    """Mean difference per question, paired: both must be of the same questions."""
-    pairs = zip(after.per_question, before.per_question, strict=True)
-    return accuracy([later - earlier for later, earlier in pairs])
+    """Mean difference of pass@1 per question, paired: both must be of the same questions."""
+    return difference(before.per_question, after.per_question)
+
+
+def difference(before: Sequence[float], after: Sequence[float]) -> Accuracy:
+    """Mean difference of a figure per question, paired: both must be of the same questions."""
+    return accuracy([later - earlier for later, earlier in zip(after, before, strict=True)])
+
+
+def in_common(one: HeldOut, other: HeldOut) -> tuple[HeldOut, HeldOut]:
+    """Both, of the questions that both have: a tokenizer may make a question too long for a policy.
+
+    Raises:
+        ValueError: there is none.
+    """
+    place_of = {
+        address: place for place, address in enumerate(zip(one.tasks, one.indices, strict=True))
+    }
+    pairs = [
+        (place_of[address], place)
+        for place, address in enumerate(zip(other.tasks, other.indices, strict=True))
+        if address in place_of
+    ]
+    if not pairs:
+        raise ValueError("no question fits both policies")
+    return one.only([place for place, _ in pairs]), other.only([place for _, place in pairs])
 
 
 def evaluate(
@@ -107,11 +177,15 @@ def evaluate(
         logger.info("held-out questions: %d of %d", start + len(some), len(questions))
     if not sampled:
         raise ValueError("no held-out question fits the policy; raise rollout.max_prompt_tokens")
+    greedy = tuple(float(one.correct[0]) for one in likeliest)
     return HeldOut(
         per_question=tuple(statistics.fmean(one.correct) for one in sampled),
         tasks=tuple(one.expansion.question.task for one in sampled),
         answers_per_question=len(sampled[0].verdicts),
-        greedy=accuracy([float(one.correct[0]) for one in likeliest]),
+        greedy=accuracy(greedy),
+        indices=tuple(one.expansion.question.index for one in sampled),
+        greedy_per_question=greedy,
+        vendi=tuple(vendi_scores([[answer.text for answer in one.answers] for one in sampled])),
     )
 
 
@@ -124,6 +198,16 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     greedy_mean: float
     greedy_standard_error: float | None
     greedy_questions: int
+    indices: tuple[int, ...] = ()
+    greedy_per_question: tuple[float, ...] = ()
+    vendi: tuple[float, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """A value per question everywhere, or none where an earlier version kept none."""
+        kept = (self.indices, self.greedy_per_question, self.vendi)
+        num = len(self.per_question)
+        return len(self.tasks) == num and all(len(one) in (0, num) for one in kept)
 
 
 def write_heldout(directory: Path, round_number: int, heldout: HeldOut) -> Path:
@@ -140,6 +224,9 @@ def write_heldout(directory: Path, round_number: int, heldout: HeldOut) -> Path:
         heldout.greedy.mean,
         error if math.isfinite(error) else None,
         heldout.greedy.num_questions,
+        heldout.indices,
+        heldout.greedy_per_question,
+        heldout.vendi,
     )
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f"round-{round_number:08d}.json"
@@ -160,7 +247,7 @@ def read_heldout(directory: Path) -> dict[int, HeldOut]:
         except (OSError, msgspec.DecodeError) as error:
             logger.error("evaluation %s is unusable: %s", file, error)
             continue
-        if name is None or len(content.tasks) != len(content.per_question):
+        if name is None or not content.is_whole:
             logger.error("evaluation %s is unusable: not written by this program", file)
             continue
         error_of_greedy = content.greedy_standard_error
@@ -173,5 +260,8 @@ def read_heldout(directory: Path) -> dict[int, HeldOut]:
                 math.nan if error_of_greedy is None else error_of_greedy,
                 content.greedy_questions,
             ),
+            content.indices,
+            content.greedy_per_question,
+            content.vendi,
         )
     return found

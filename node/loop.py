@@ -42,6 +42,7 @@ class Node:
         *,
         experience: Experience | None = None,
         num_heldout: int = 0,
+        evaluate_every: int = 0,
         checkpoint_every: int,
         status: Status,
         reward: RewardTerms = NO_TERMS,
@@ -53,6 +54,7 @@ class Node:
             experience: what is known of earlier rounds; None at a first start.
             num_heldout: held-out questions of an evaluation; 0 makes none. Evaluations are kept in
                 `heldout` beside the directory of the checkpoints.
+            evaluate_every: rounds between evaluations; 0 makes only a first and a last.
             reward: this node's own terms; what they add is learned from and told to nobody.
             clock: Unix seconds.
         """
@@ -63,6 +65,7 @@ class Node:
         self.strategy = strategy
         self.experience = experience or Experience()
         self.num_heldout = num_heldout
+        self.evaluate_every = evaluate_every
         self.heldout_dir = checkpoints.directory.with_name("heldout")
         self.checkpoint_every = checkpoint_every
         self.status = status
@@ -114,20 +117,23 @@ class Node:
         """Rounds until `stop_asked` or the given number of the policy's rounds is reached.
 
         A stop is answered after the stage under way, or after the round if its update has begun.
-        Held-out questions are asked before the first round and after the last of `rounds`, unless
-        the answer is on disk. Returns the checkpoint of the last round.
+        Held-out questions are asked before the first round, after every `evaluate_every` and after
+        the last of `rounds`, unless the answer is on disk. Returns the checkpoint of the last round.
         """
         self.status.heldout = [
             heldout_status(number, found)
             for number, found in read_heldout(self.heldout_dir).items()
+            if number <= self.state.round  # later ones are of rounds that a crash undid
         ]
         try:
-            if self.state.round == 0:
+            if self._is_exam_due:
                 self.evaluate()
             while not self.stop_asked.is_set() and (rounds is None or self.state.round < rounds):
                 self.run_round()
                 if self.state.round % self.checkpoint_every == 0:
                     self.checkpoint()
+                if self._is_exam_due:
+                    self.evaluate()
             self.checkpoint()
             if rounds is not None and self.state.round >= rounds:
                 self.evaluate()
@@ -135,6 +141,12 @@ class Node:
             self.status.take_seconds()
             logger.info("round %d is the last: %s", self.state.round, stop)
         return self.checkpoint()
+
+    @property
+    def _is_exam_due(self) -> bool:
+        """Before the first round, and every `evaluate_every`."""
+        number, every = self.state.round, self.evaluate_every
+        return number == 0 or (every > 0 and number % every == 0)
 
     def checkpoint(self) -> Path:
         """Writes the present state; where it stands on disk already, nothing is written."""
@@ -168,11 +180,13 @@ class Node:
         self.status.heldout.append(heldout_status(number, heldout))
         self.status.on_change()
         logger.info(
-            "held-out accuracy after round %d: %.3f +- %.3f on %d questions",
+            "held-out accuracy after round %d: %.3f +- %.3f on %d questions, pass@%d %.3f",
             number,
             heldout.overall.mean,
             heldout.overall.standard_error,
             heldout.overall.num_questions,
+            heldout.answers_per_question,
+            heldout.pass_at(heldout.answers_per_question).mean,
         )
 
     @contextmanager
@@ -256,5 +270,14 @@ class Node:
 
 def heldout_status(number: int, heldout: HeldOut) -> HeldOutStatus:
     """One evaluation as the status shows it."""
-    found = heldout.overall
-    return HeldOutStatus(number, found.mean, found.standard_error, found.num_questions)
+    found, k, diversity = heldout.overall, heldout.answers_per_question, heldout.diversity
+    return HeldOutStatus(
+        number,
+        found.mean,
+        found.standard_error,
+        found.num_questions,
+        pass_k=heldout.pass_at(k).mean,
+        k=k,
+        greedy=heldout.greedy.mean,
+        diversity=None if diversity is None else diversity.mean,
+    )

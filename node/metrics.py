@@ -82,11 +82,13 @@ def _announced_to_pool(snapshot: Snapshot) -> Samples:
     return [] if seconds is None else [((), seconds)]
 
 
-def _held_out(read: Callable[[HeldOutStatus], float]) -> Callable[[Snapshot], Samples]:
+def _held_out(read: Callable[[HeldOutStatus], float | None]) -> Callable[[Snapshot], Samples]:
     def read_both(snapshot: Snapshot) -> Samples:
-        if snapshot.heldout:
-            yield ("first",), read(snapshot.heldout[0])
-            yield ("last",), read(snapshot.heldout[-1])
+        ends = (("first",), snapshot.heldout[:1]), (("last",), snapshot.heldout[-1:])
+        for name, found in ends:
+            for value in map(read, found):
+                if value is not None:
+                    yield name, value
 
     return read_both
 
@@ -270,7 +272,7 @@ METRICS: tuple[Row, ...] = (
     Row(
         "sapo_heldout_accuracy",
         "gauge",
-        "Mean reward on held-out questions, first and last evaluation.",
+        "pass@1 on held-out questions, first and last evaluation.",
         _held_out(lambda one: one.mean),
         ("evaluation",),
     ),
@@ -279,6 +281,34 @@ METRICS: tuple[Row, ...] = (
         "gauge",
         "Standard error of it.",
         _held_out(lambda one: one.standard_error),
+        ("evaluation",),
+    ),
+    Row(
+        "sapo_heldout_pass_k",
+        "gauge",
+        "pass@k on them: whether any of the k answers to a question is correct.",
+        _held_out(lambda one: one.pass_k),
+        ("evaluation",),
+    ),
+    Row(
+        "sapo_heldout_k",
+        "gauge",
+        "k: answers per held-out question.",
+        _held_out(lambda one: one.k),
+        ("evaluation",),
+    ),
+    Row(
+        "sapo_heldout_greedy_accuracy",
+        "gauge",
+        "Share of held-out questions whose most likely answer is correct.",
+        _held_out(lambda one: one.greedy),
+        ("evaluation",),
+    ),
+    Row(
+        "sapo_heldout_diversity",
+        "gauge",
+        "Mean Vendi score of the answers to a held-out question: 1 if all are equal, k if unlike.",
+        _held_out(lambda one: one.diversity),
         ("evaluation",),
     ),
     Row(

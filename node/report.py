@@ -230,6 +230,7 @@ def _first_and_last(snapshot: Snapshot) -> list[str]:
     return [
         f"{one.mean:.3f} ± {one.standard_error:.3f} at round {one.round:,}, "
         f"{one.num_questions:,} questions"
+        + (f"; pass@{one.k} {one.pass_k:.3f}" if one.pass_k is not None else "")
         for one in ends or snapshot.heldout
     ]
 

@@ -138,9 +138,18 @@ class HeldOutStatus(msgspec.Struct, frozen=True):
 
     round: int
     mean: float
+    """pass@1."""
     standard_error: float
-    """nan below two questions."""
+    """Of it, over questions; nan below two."""
     num_questions: int
+    pass_k: float | None = None
+    """pass@k; None, as the figures below, where a version that did not measure it ran."""
+    k: int | None = None
+    """Answers per question."""
+    greedy: float | None = None
+    """Accuracy of the most likely answer to each question."""
+    diversity: float | None = None
+    """Mean Vendi score of the answers to one question: 1 if all are equal, k if all are unlike."""
 
 
 @dataclass

@@ -140,6 +140,7 @@ function accuracy(name, one) {
   box.append(made("p", number(one.mean), "big"),
              made("p", `± ${number(one.standard_error)}`), made("p", `${name}, at round ${count(one.round)}`),
              made("p", `${count(one.num_questions)} questions`));
+  if (one.pass_k !== null) box.append(made("p", `pass@${count(one.k)} ${number(one.pass_k)}`));
   return box;
 }
 

@@ -48,3 +48,13 @@ def test_evaluations_are_kept(tmp_path: Path) -> None:
     for one in reversed(found):
         history.put_heldout(one)
     assert history.heldout() == found
+
+
+def test_an_evaluation_of_an_earlier_version_has_no_pass_at_k(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "db")
+    history = History(database)
+    earlier = {"round": 3, "mean": 0.1, "standard_error": 0.01, "num_questions": 256}
+    with database.transaction():
+        database.execute("INSERT INTO heldout VALUES (?, ?)", (3, msgspec.msgpack.encode(earlier)))
+    [found] = history.heldout()
+    assert (found.mean, found.pass_k, found.k) == (0.1, None, None)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from node.batch import Own, Want, advantages, make_strategy, of_own
 from node.checkpoint import Checkpoints, NodeState, read_experience
 from node.config import load_config
-from node.evaluate import PART, read_heldout, rise
+from node.evaluate import PART, HeldOut, accuracy, read_heldout, rise, write_heldout
 from node.exchange import Exchange, LocalExchange
 from node.groups import Lesson, Origin, OwnRollout, Source, VerifiedRollout
 from node.loop import Node, StopAsked
@@ -80,6 +81,7 @@ def make_node(
     exchange: Exchange | None = None,
     num_foreign: int = 0,
     num_heldout: int = 0,
+    evaluate_every: int = 0,
     reward: RewardTerms = NO_TERMS,
     strategy: Own | None = None,
 ) -> Node:
@@ -99,6 +101,7 @@ def make_node(
         strategy or make("paper", foreign=num_foreign),
         experience=read_experience(resumed),
         num_heldout=num_heldout,
+        evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
         status=Status(),
         reward=reward,
@@ -415,7 +418,10 @@ def test_held_out_questions_are_asked_before_the_first_and_after_the_last_round(
     kept = read_heldout(node.heldout_dir)
     assert list(kept) == [one.round for one in node.status.heldout] == [0, 4]
     assert [one.num_questions for one in node.status.heldout] == [PART + 6] * 2
-    assert node.status.heldout[1].mean == kept[4].overall.mean
+    last = node.status.heldout[1]
+    assert last.mean == kept[4].overall.mean
+    assert (last.k, last.pass_k) == (8, kept[4].pass_at(8).mean)
+    assert (last.greedy, last.diversity) == (kept[4].greedy.mean, fmean(kept[4].vendi))
     assert rise(kept[0], kept[4]).num_questions == PART + 6
     assert heard[-1] == 2
     assert "evaluating" not in node.status.reports[0].seconds
@@ -436,6 +442,25 @@ def test_an_evaluation_on_disk_is_shown_and_not_repeated(
     assert again.status.heldout == node.status.heldout
     again.run(3)
     assert [one.round for one in again.status.heldout] == [0, 2, 3]
+
+
+def test_a_node_is_examined_every_n_rounds_too(tmp_path: Path, verifier: Verifier) -> None:
+    node = make_node(tmp_path, verifier, num_heldout=4, evaluate_every=2)
+    node.run(5)
+    assert [one.round for one in node.status.heldout] == [0, 2, 4, 5]
+    assert node.state.round == 5
+
+
+def test_an_evaluation_after_the_last_checkpoint_is_made_again_after_a_crash(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    node = make_node(tmp_path, verifier, checkpoint_every=2, num_heldout=4, evaluate_every=3)
+    node.run(2)
+    write_heldout(node.heldout_dir, 3, HeldOut((0.75,), ("sums",), 8, accuracy([1.0])))
+    again = make_node(tmp_path, verifier, num_heldout=4, evaluate_every=3)
+    again.run(4)
+    assert [one.round for one in again.status.heldout] == [0, 2, 3, 4]
+    assert read_heldout(node.heldout_dir)[3].overall.num_questions == 4
 
 
 def test_a_stop_between_two_parts_of_an_evaluation_keeps_nothing_of_it(

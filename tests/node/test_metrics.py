@@ -60,6 +60,10 @@ def test_the_values_are_those_of_the_snapshot() -> None:
     assert found["sapo_peers_known"] == {(): 3.0}
     assert found["sapo_memory_bytes"][("control",)] == 182.5 * 2**20
     assert found["sapo_heldout_accuracy"] == {("first",): 0.125, ("last",): 0.5}
+    assert found["sapo_heldout_pass_k"] == {("last",): 0.875}, "the first was not measured"
+    assert found["sapo_heldout_k"] == {("last",): 8.0}
+    assert found["sapo_heldout_greedy_accuracy"] == {("last",): 0.5625}
+    assert found["sapo_heldout_diversity"] == {("last",): 3.25}
     assert found["sapo_round_foreign_groups"][("used",)] == 1.0
     assert found["sapo_round_foreign_groups"][("too_long_for_model",)] == 1.0
     assert sum(found["sapo_learner_stage"].values()) == 1.0

@@ -143,7 +143,7 @@ def test_the_status_begins_with_the_warnings_and_says_the_rest_in_words() -> Non
         "has made 124 of 700 rounds. It generates answers, for 3.2 s so far.",
         "Of its last 6 rounds, 5 learned from peers: 14 foreign groups, with 4 wanted in each",
         "0.125 ± 0.020 at round 0",
-        "0.500 ± 0.031 at round 100",
+        "0.500 ± 0.031 at round 100, 256 questions; pass@8 0.875",
         "claims_differ 7, duplicate 4",
         "with own terms  0.375 in the last round",
         "3 announcements",
