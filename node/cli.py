@@ -1,12 +1,13 @@
 """The console script `sapo`.
 
 Exit status: 0 done; 1 our bug (a traceback), or the doctor found something bad; 2 wrong usage or
-settings; 3 the demo ran and did not show what it should, or a task failed its check, and says what;
-4 the engine or the verifier does not work here; 5 no node answers. SIGTERM and Ctrl-C end in
-order: 0.
+settings; 3 the demo ran and did not show what it should, a task failed its check, or runs of an
+experiment failed, and says what; 4 the engine or the verifier does not work here; 5 no node
+answers. SIGTERM and Ctrl-C end in order: 0.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -48,6 +49,7 @@ from swarm.manifest import Manifest, ManifestError, load_manifest
 EXIT_BAD = 1
 EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN, EXIT_UNREACHABLE = 2, 3, 4, 5
 EXIT_TASK_FAILS = 3
+EXIT_RUNS_FAILED = 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 policy_app = typer.Typer(no_args_is_help=True, help="The embedded policy.")
@@ -229,6 +231,56 @@ def demo(
     show_summary(summary, console, str(home))
     if summary.failures:
         raise typer.Exit(EXIT_NOT_LEARNED)
+
+
+@app.command()
+def experiment(
+    file: Annotated[str, typer.Argument(help="The experiment's file, or a shipped one's name.")],
+    out: Annotated[Path | None, typer.Option(help="Default: results/ and its name.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at once; default: cores.", min=1)] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this arm; repeatable.")] = None,
+    max_s: Annotated[float | None, typer.Option(help="Then start no more runs.", min=0)] = None,
+    list_runs: Annotated[bool, typer.Option("--list", help="Show the runs, make none.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Only write table and curves.")] = False,
+) -> None:
+    """Make the runs that an experiment's file declares; go on where the last call ended."""
+    from node.experiment.listing import print_outcome, print_runs
+    from node.experiment.run import (
+        find_materials,
+        make_logs,
+        read_kept,
+        run_experiment,
+        write_report,
+    )
+    from node.experiment.spec import check_arms, load_spec
+
+    spec = load_spec(file)
+    check_arms(spec, only or ())
+    directory = out or Path("results") / spec.name
+    num_jobs = jobs or len(os.sched_getaffinity(0))
+    materials = find_materials(spec)
+    if list_runs or report:
+        kept = read_kept(spec, materials, directory)
+        if report:
+            write_report(spec, directory, list(kept.results.values()))
+        print_runs(spec, kept, only or (), num_jobs, console)
+        return
+    log_to(make_logs(directory) / "experiment.log", also_stderr=False)
+    stop_asked = threading.Event()
+    stop_on_signal(stop_asked)
+    outcome = run_experiment(
+        spec,
+        materials,
+        directory,
+        jobs=num_jobs,
+        only=only or (),
+        max_s=max_s,
+        stop_asked=stop_asked,
+        console=console,
+    )
+    print_outcome(outcome, directory, console)
+    if outcome.failures:
+        raise typer.Exit(EXIT_RUNS_FAILED)
 
 
 @policy_app.command("make-tiny")

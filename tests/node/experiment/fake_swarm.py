@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ def made(key: RunKey, rounds: int = 2, is_tuning: bool = False, digest: str = ""
     )
 
 
-def make_start(directory: Path, name: str, tell: Callable[[int], None]) -> Path:
+def make_start(directory: Path, name: str, manifest: Path, tell: Callable[[int], None]) -> Path:
     """A directory in which runs leave marks."""
     if name == "broken":
         raise ValueError("no such weights")
@@ -62,6 +63,7 @@ def make_run(plan: RunPlan, tell: Callable[[int], None]) -> RunResult:
     tell(1)
     if arm == "killed" or (arm == "killed-once" and not (marks / "was killed").exists()):
         (marks / "was killed").touch()
-        print("last words", flush=True)
+        sys.stdout.write("last words")
+        sys.stdout.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     return made(plan.key, plan.rounds)

@@ -1,0 +1,582 @@
+"""An experiment as its file declares it, before anything is run (docs/experiments.md): arms, seeds,
+learning rates, and the nodes that make the runs.
+
+`Spec.runs` lists all runs, `Spec.plan` decides one down to the last setting, and `Spec.digest`
+names all that its result depends on: a result with another digest belongs to something else.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from node.config import ConfigError, NodeConfig, find_manifest, known_keys
+from node.experiment.figures import choose_rate
+from node.experiment.plan import AttackPlan, NodePlan, RunPlan
+from node.experiment.results import RunKey, RunResult
+from swarm.manifest import load_manifest
+
+MAX_NODES = 256
+MAX_FILE_BYTES = 1_000_000
+ATTACKER = "attacker"
+"""Role of the nodes that lie."""
+
+SECTIONS = ("policy", "rollout", "learn", "batch", "reward", "verify", "swarm")
+"""Of a node's settings, those on which a result depends."""
+ELSEWHERE = frozenset(
+    {
+        "policy.model",
+        "policy.revision",
+        "policy.trust_remote_code",
+        "learn.learning_rate",
+        "rollout.engine",
+        "rollout.gpu_memory",
+        "rollout.kv_cache_gib",
+        "verify.workers",
+        "verify.isolation",
+        "swarm.listen",
+        "swarm.bootstrap",
+        "swarm.max_peers",
+        "swarm.wait_s",
+        "swarm.stay",
+    }
+)
+"""Settings in these sections that the experiment itself decides, or that play no part where all
+nodes share a process."""
+
+ANSWER_S, LEARN_S, EXAM_ANSWER_S = 0.0018, 0.0013, 0.0016
+"""Of one core and the embedded policy: an answer generated and judged, one learned from, one of an
+exam."""
+
+ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Exams(_Section):
+    """When nodes are asked held-out questions: also before the first and after the last round."""
+
+    every: Count = 10
+    """Rounds of the swarm between exams."""
+    questions: int = Field(default=64, ge=2)
+    """The same for all nodes, exams and seeds, evenly over the tasks."""
+
+
+class Network(_Section):
+    """What becomes of what nodes send."""
+
+    round_s: float = Field(default=10.0, gt=0)
+    """How far the run's clock goes on in a round of the swarm."""
+    delay_s: float = Field(default=0.0, ge=0)
+    """Of every announcement and fetch, by that clock."""
+    loss: float = Field(default=0.0, ge=0, lt=1)
+    """Probability that an announcement does not reach a node."""
+
+
+class RoleSpec(_Section):
+    """Nodes of one kind."""
+
+    name: str = Field(default="node", min_length=1, max_length=40)
+    count: int = Field(ge=1, le=MAX_NODES)
+    start: str | tuple[str, ...] = "tiny"
+    """The policy that they start from: one of node/experiment/starts.py, or a directory, written
+    with a /. Of several, each node takes the next one, over and over."""
+    tasks: tuple[str, ...] | None = None
+    """Whose questions they draw; by default all of the manifest."""
+    joins_at: int = Field(default=0, ge=0)
+    """The swarm's round before which they join."""
+    settings: dict[str, Any] = {}
+    """Differences from the experiment's settings."""
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """At least one, unless the file is wrong."""
+        return (self.start,) if isinstance(self.start, str) else self.start
+
+
+class AttackSpec(_Section):
+    """The last nodes of the swarm lie instead of learning."""
+
+    kind: str
+    """Of node/experiment/attack.py."""
+    nodes: Count
+    """How many of the nodes."""
+
+
+class ArmSpec(_Section):
+    """What is compared."""
+
+    learning_rate: Rate | None = None
+    """A fixed one: the arm is not tuned."""
+    settings: dict[str, Any] = {}
+    """Differences from the experiment's settings and those of the roles."""
+    network: Network | None = None
+    """Instead of the experiment's."""
+    attack: AttackSpec | None = None
+
+
+class Spec(_Section):
+    """All that an experiment's file says."""
+
+    name: str
+    """The file's, without its ending."""
+    question: str = Field(min_length=1, max_length=2000)
+    """What is to be decided."""
+    manifest: str = "easy"
+    """A swarm file, or the name of one that is shipped."""
+    nodes: int | None = Field(default=None, ge=1, le=MAX_NODES)
+    """Of each run, all of one kind; without them, `roles`."""
+    roles: tuple[RoleSpec, ...] = ()
+    rounds: Count
+    """Of the swarm."""
+    target: float | None = Field(default=None, gt=0, lt=1)
+    """Held-out pass@1 whose price in own tokens is of interest."""
+    exams: Exams = Exams()
+    network: Network = Network()
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    """Of the measuring runs. Equal ones give equal starts and questions in all arms."""
+    tuning_seeds: tuple[Seed, ...] = ()
+    """Of the runs that choose the learning rate; none of `seeds`."""
+    learning_rates: tuple[Rate, ...] = Field(min_length=1)
+    """Each arm is measured at the best of them, chosen in its tuning runs."""
+    controls: tuple[str, ...] = ()
+    """Arms without sharing: the best of them is what all others are compared with."""
+    settings: dict[str, Any] = {}
+    """Differences from the defaults of a node's settings, for all nodes."""
+    arms: dict[str, ArmSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if (self.nodes is None) == (not self.roles):
+            yield "say either nodes = N (all of one kind) or [[roles]]"
+        for name, values in (
+            ("seeds", self.seeds),
+            ("tuning_seeds", self.tuning_seeds),
+            ("learning_rates", self.learning_rates),
+            ("names of roles", [role.name for role in self.roles]),
+        ):
+            if len(set(values)) < len(values):
+                yield f"{name}: one stands there twice"
+        if both := set(self.seeds) & set(self.tuning_seeds):
+            yield f"{sorted(both)} are seeds and tuning_seeds: a rate is measured on fresh ones"
+        for arm in self.arms:
+            if not ARM_NAME.fullmatch(arm):
+                yield f"arm {arm!r}: a name has at most 40 letters, digits and . _ + -"
+        if unknown := [arm for arm in self.controls if arm not in self.arms]:
+            yield f"controls: there is no arm {_quoted(unknown, self.arms)}"
+        tuned = [arm for arm in self.arms if self._is_tuned(arm)]
+        if tuned and not self.tuning_seeds:
+            yield f"arm {tuned[0]}: several learning_rates, but no tuning_seeds to choose on"
+        for role in self.all_roles:
+            if role.name == ATTACKER:
+                yield f"a role may not be named {ATTACKER!r}: those of [arms.NAME.attack] are"
+            if not role.starts:
+                yield f"role {role.name}: start is empty"
+            if role.joins_at >= self.rounds:
+                yield f"role {role.name}: joins_at = {role.joins_at}, of {self.rounds} rounds"
+        num_nodes = sum(role.count for role in self.all_roles)
+        for name, chosen in self.arms.items():
+            if chosen.attack and chosen.attack.nodes >= num_nodes:
+                yield f"arm {name}: {chosen.attack.nodes} of {num_nodes} nodes attack: none is left"
+
+    @property
+    def all_roles(self) -> tuple[RoleSpec, ...]:
+        """At least one."""
+        return self.roles or (RoleSpec(count=self.nodes or 1),)
+
+    @property
+    def num_nodes(self) -> int:
+        """Of each run."""
+        return sum(role.count for role in self.all_roles)
+
+    @property
+    def num_node_rounds(self) -> int:
+        """Of each run."""
+        return sum(role.count * (self.rounds - role.joins_at) for role in self.all_roles)
+
+    def estimate_s(self, run: "Run") -> float:
+        """Seconds of one core, roughly, from how long the embedded policy took."""
+        arm = self.arms[run.arm]
+        total_s = 0.0
+        for role in self.all_roles:
+            config = self._config(role, arm, run.learning_rate or self.learning_rates[0])
+            rollout, rounds = config.rollout, self.rounds - role.joins_at
+            learned = max(rollout.questions, config.batch.groups) * rollout.answers
+            round_s = ANSWER_S * rollout.questions * rollout.answers + LEARN_S * learned
+            exams = 1 + -(-rounds // self.exams.every)
+            exam_s = EXAM_ANSWER_S * self.exams.questions * rollout.answers
+            total_s += role.count * (rounds * round_s + exams * exam_s)
+        return total_s
+
+    @property
+    def k(self) -> int:
+        """Answers to each question of an exam: as many as the first node gives in training."""
+        arm = next(iter(self.arms.values()))
+        return self._config(self.all_roles[0], arm, self.learning_rates[0]).rollout.answers
+
+    @property
+    def manifest_file(self) -> Path:
+        """Raises ConfigError: there is none."""
+        return find_manifest(self.manifest)
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """Names of all policies that nodes start from."""
+        return tuple(dict.fromkeys(name for role in self.all_roles for name in role.starts))
+
+    def _is_tuned(self, arm: str) -> bool:
+        return self.arms[arm].learning_rate is None and len(self.learning_rates) > 1
+
+    def runs(self, results: Iterable[RunResult] = ()) -> list["Run"]:
+        """All runs in the order in which they are made: tuning first, then measuring, each seed by
+        seed, so that an experiment that is cut short has all arms at the same seeds.
+
+        Args:
+            results: of this experiment. The measuring runs of an arm have no learning rate while
+                one of its tuning runs is missing.
+        """
+        tuning = [
+            Run(arm, seed, rate, is_tuning=True)
+            for seed in self.tuning_seeds
+            for arm in self.arms
+            if self._is_tuned(arm)
+            for rate in self.learning_rates
+        ]
+        wanted = {run.key for run in tuning}
+        there = [one for one in results if one.is_tuning and one.key in wanted]
+        missing = {key.arm for key in wanted - {one.key for one in there}}
+        chosen = choose_rate(there)
+        return tuning + [
+            Run(arm, seed, None if arm in missing else self._rate(arm, chosen), is_tuning=False)
+            for seed in self.seeds
+            for arm in self.arms
+        ]
+
+    def _rate(self, arm: str, chosen: Mapping[str, float]) -> float:
+        return chosen.get(arm) or self.arms[arm].learning_rate or self.learning_rates[0]
+
+    def plan(self, key: RunKey, starts: Mapping[str, Path]) -> RunPlan:
+        """One run, fully decided.
+
+        Args:
+            starts: name -> directory, of all in `self.starts`.
+        """
+        arm = self.arms[key.arm]
+        network = arm.network or self.network
+        return RunPlan(
+            key=key,
+            manifest=self.manifest_file,
+            nodes=tuple(
+                NodePlan(
+                    role=node.role,
+                    config=node.config,
+                    start=starts[node.start],
+                    tasks=node.tasks,
+                    joins_at=node.joins_at,
+                    attack=AttackPlan(node.attack) if node.attack else None,
+                )
+                for node in self._nodes(key)
+            ),
+            rounds=self.rounds,
+            exam_every=self.exams.every,
+            exam_questions=self.exams.questions,
+            round_s=network.round_s,
+            delay_s=network.delay_s,
+            loss=network.loss,
+        )
+
+    def declares(self, result: RunResult, materials: "Materials") -> bool:
+        """Whether a result is of a run that this file declares as it stands now."""
+        arm = self.arms.get(result.key.arm)
+        if arm is None or result.key.seed not in (
+            self.tuning_seeds if result.is_tuning else self.seeds
+        ):
+            return False
+        rates = (arm.learning_rate,) if arm.learning_rate else self.learning_rates
+        return (
+            result.key.learning_rate in rates
+            and self.digest(result.key, materials) == result.digest
+        )
+
+    def digest(self, key: RunKey, materials: "Materials") -> str:
+        """SHA-256 over all that a run's result depends on, as far as the file and the defaults of
+        the settings decide it. Not covered: the program itself; each result names its version."""
+        network = self.arms[key.arm].network or self.network
+        nodes = [
+            {
+                "role": node.role,
+                "seed": node.config.seed,
+                "settings": _relevant(node.config),
+                "start": [Path(node.start).name, materials.recipes[node.start]],
+                "tasks": node.tasks,
+                "joins_at": node.joins_at,
+                "attack": node.attack,
+            }
+            for node in self._nodes(key)
+        ]
+        decided = {
+            "swarm": materials.swarm_id,
+            "seed": key.seed,
+            "learning_rate": key.learning_rate,
+            "rounds": self.rounds,
+            "exams": self.exams.model_dump(),
+            "network": network.model_dump(),
+            "nodes": nodes,
+        }
+        text = json.dumps(decided, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _nodes(self, key: RunKey) -> list["_Node"]:
+        arm = self.arms[key.arm]
+        num_nodes = sum(role.count for role in self.all_roles)
+        num_honest = num_nodes - (arm.attack.nodes if arm.attack else 0)
+        nodes: list[_Node] = []
+        for role in self.all_roles:
+            config = self._config(role, arm, key.learning_rate)
+            for index in range(role.count):
+                number = len(nodes)
+                attack = arm.attack.kind if arm.attack and number >= num_honest else None
+                nodes.append(
+                    _Node(
+                        role=ATTACKER if attack else role.name,
+                        config=config.model_copy(update={"seed": node_seed(key.seed, number)}),
+                        start=role.starts[index % len(role.starts)],
+                        tasks=role.tasks,
+                        joins_at=role.joins_at,
+                        attack=attack,
+                    )
+                )
+        return nodes
+
+    def _config(self, role: RoleSpec, arm: ArmSpec, learning_rate: float) -> NodeConfig:
+        tree: dict[str, Any] = {}
+        for settings in (self.settings, role.settings, arm.settings):
+            for key, value in _flatten(settings):
+                section, name = key.split(".")
+                tree.setdefault(section, {})[name] = value
+        tree.setdefault("learn", {})["learning_rate"] = learning_rate
+        return NodeConfig.model_validate(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What a result depends on besides the experiment's file."""
+
+    swarm_id: str
+    """Of the manifest."""
+    recipes: Mapping[str, str]
+    """Name of a start -> what it is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of an experiment."""
+
+    arm: str
+    seed: int
+    learning_rate: float | None
+    """None: the arm's tuning runs, which are not all there, decide it."""
+    is_tuning: bool
+
+    @property
+    def key(self) -> RunKey:
+        """Raises ValueError: the learning rate is not known yet."""
+        if self.learning_rate is None:
+            raise ValueError(f"arm {self.arm}: the learning rate is not chosen yet")
+        return RunKey(self.arm, self.seed, self.learning_rate)
+
+    def __str__(self) -> str:
+        rate = "a rate not chosen yet" if self.learning_rate is None else f"{self.learning_rate:g}"
+        return f"{self.arm}, seed {self.seed}, {rate}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    role: str
+    config: NodeConfig
+    start: str
+    tasks: tuple[str, ...] | None
+    joins_at: int
+    attack: str | None
+
+
+def node_seed(run_seed: int, number: int) -> int:
+    """The same for a node of that number in all arms of a seed: arms are paired."""
+    text = f"sapo experiment, seed {run_seed}, node {number}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+
+
+def shipped_specs() -> list[Path]:
+    """The experiment files that come with the program."""
+    return sorted(Path(str(files("node") / "configs" / "experiments")).glob("*.toml"))
+
+
+def load_spec(name: str) -> Spec:
+    """The experiment of a file, or the shipped one of that name, checked as a whole.
+
+    Raises:
+        ConfigError: what is wrong, where, and what to change.
+    """
+    file = _find(name)
+    try:
+        raw = file.read_bytes()[: MAX_FILE_BYTES + 1]
+        if len(raw) > MAX_FILE_BYTES:
+            raise ConfigError(f"{file}: more than {MAX_FILE_BYTES} bytes")
+        tree = tomllib.loads(raw.decode())
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    if "name" in tree:
+        raise ConfigError(f"{file}: leave out 'name': the file's name is the experiment's")
+    try:
+        spec = Spec.model_validate({"name": file.stem} | tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{file}: {line}" for line in _explain(error))) from None
+    problems = [*_wrong_settings(spec), *_wrong_tasks(spec), *_wrong_attacks(spec)]
+    if problems:
+        raise ConfigError("\n".join(f"{file}: {problem}" for problem in problems))
+    return spec
+
+
+def check_arms(spec: Spec, names: Iterable[str]) -> None:
+    """Raises ConfigError: a name that is no arm's."""
+    for name in names:
+        if name not in spec.arms:
+            raise ConfigError(f"{spec.name}: there is no arm {_quoted([name], spec.arms)}")
+
+
+def _find(name: str) -> Path:
+    shipped = {path.stem: path for path in shipped_specs()}
+    if (path := Path(name)).is_file():
+        return path
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(f"there is no file '{name}', and shipped are only: {', '.join(shipped)}")
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def _wrong_settings(spec: Spec) -> Iterator[str]:
+    """Unknown keys first: the values of known ones are only right or wrong together."""
+    trees = [("settings", spec.settings)]
+    trees += [(f"roles.{role.name}.settings", role.settings) for role in spec.roles]
+    trees += [(f"arms.{name}.settings", arm.settings) for name, arm in spec.arms.items()]
+    unknown = [problem for where, tree in trees for problem in _unknown_settings(where, tree)]
+    yield from unknown
+    if unknown:
+        return
+    for name, arm in spec.arms.items():
+        for role in spec.all_roles:
+            try:
+                spec._config(role, arm, spec.learning_rates[0])
+            except ValidationError as error:
+                for line in _explain(error):
+                    yield f"the settings of arm {name}, role {role.name}: {line}"
+
+
+def _unknown_settings(where: str, tree: Mapping[str, Any]) -> Iterator[str]:
+    allowed = [key for key in _settings() if key not in ELSEWHERE]
+    for key, _ in _flatten(tree):
+        if key in allowed:
+            continue
+        if key == "policy.model":
+            yield f"{where}.{key}: say [[roles]] start"
+        elif key == "learn.learning_rate":
+            yield f"{where}.{key}: say learning_rates, or [arms.NAME] learning_rate"
+        elif key in known_keys():
+            yield f"{where}.{key} plays no part in an experiment"
+        else:
+            yield f"{where}: there is no setting '{key}'{_did_you_mean(key, allowed)}"
+
+
+def _settings() -> list[str]:
+    return [key for key in known_keys() if key.split(".")[0] in SECTIONS]
+
+
+def _relevant(config: NodeConfig) -> dict[str, Any]:
+    tree = config.model_dump(mode="json", include=set(SECTIONS))
+    return {key: value for key, value in _flatten(tree) if key not in ELSEWHERE}
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _wrong_tasks(spec: Spec) -> Iterator[str]:
+    known = [task.name for task in load_manifest(spec.manifest_file).rules.tasks]
+    for role in spec.all_roles:
+        if role.tasks is not None and not role.tasks:
+            yield f"role {role.name}: tasks is empty; leave it out for all"
+        if unknown := [task for task in role.tasks or () if task not in known]:
+            yield f"role {role.name}: the manifest has no task {_quoted(unknown, known)}"
+
+
+def _wrong_attacks(spec: Spec) -> Iterator[str]:
+    chosen = {name: arm.attack.kind for name, arm in spec.arms.items() if arm.attack}
+    if not chosen:
+        return
+    from node.experiment.attack import AttackKind  # half of the program
+
+    known = [kind.value for kind in AttackKind]
+    for name, kind in chosen.items():
+        if kind not in known:
+            yield f"arm {name}: there is no attack {_quoted([kind], known)}"
+
+
+# --- what is wrong, in words ----------------------------------------------------------------------
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        *parents, name = [str(part) for part in problem["loc"]] or [""]
+        where = ".".join([*parents, name])
+        if problem["type"] == "extra_forbidden":
+            yield f"there is no key '{where}'{_did_you_mean(name, _known_names())}"
+        elif problem["type"] == "missing":
+            yield f"'{where}' is missing"
+        elif problem["type"] == "value_error" and not where:
+            yield str(problem["ctx"]["error"])
+        else:
+            yield f"{where} = {problem['input']!r}: {problem['msg']}"
+
+
+def _known_names() -> list[str]:
+    sections = (Spec, RoleSpec, ArmSpec, Exams, Network, AttackSpec)
+    names = [name for section in sections for name in section.model_fields]
+    return names + [f"settings.{key}" for key in _settings()]
+
+
+def _did_you_mean(key: str, known: Sequence[str]) -> str:
+    leaf = key.split(".")[-1]
+    same_leaf = [one for one in known if one.split(".")[-1] == leaf]
+    near = same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _quoted(unknown: Sequence[str], known: Iterable[str]) -> str:
+    return f"{unknown[0]!r}{_did_you_mean(unknown[0], list(known))}"
