@@ -1,6 +1,6 @@
 """What the control process answers, over a real pool, publisher and verifier; peers in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from node.experience import Experience
 from node.foreign import wanted_by
 from node.pipe import (
     Broken,
+    DrawCommon,
     DrawHeldOut,
     DrawQuestions,
     ForeignRollouts,
     OwnGroup,
     Questions,
+    Request,
     Shared,
     ShareOwn,
     TakeForeign,
@@ -28,7 +30,7 @@ from node.pipe import (
     Verify,
 )
 from node.threads import OneAtATime
-from rewards.question import Answer, Judged, Question, Reason, Unscorable, is_held_out
+from rewards.question import Answer, Expansion, Judged, Question, Reason, Unscorable, is_held_out
 from rewards.tasks import TaskFacts, TaskSpec
 from rewards.verifier import Verifier
 from swarm.database import Database, open_database
@@ -43,7 +45,9 @@ from swarm.share import Publisher
 
 SWARM_ID = "ab" * 32
 RULES = Rules(
-    tasks=(TaskSpec("sums", "reasoning_gym", "chain_sum", "0.1.25"),),
+    tasks=tuple(
+        TaskSpec(name, "reasoning_gym", "chain_sum", "0.1.25") for name in ("sums", "products")
+    ),
     max_new_tokens=16,
     max_answer_bytes=1024,
 )
@@ -123,6 +127,19 @@ def waiting_boxes(tmp_path: Path, verifier: Verifier) -> Iterator[tuple[Box, Box
         yield pair
 
 
+class Saying:
+    """A verifier that expands questions without workers."""
+
+    def expand(self, questions: Sequence[Question]) -> list[Expansion]:
+        return [Expansion(one, f"{one.task}: say {one.index}", str(one.index)) for one in questions]
+
+
+@pytest.fixture
+def saying_boxes(tmp_path: Path) -> Iterator[tuple[Box, Box]]:
+    with two_boxes(tmp_path, Saying()) as pair:  # type: ignore[arg-type]
+        yield pair
+
+
 def group(truth: str, index: int = 7) -> OwnGroup:
     answers = (Answer(truth, True, 3, -0.5), Answer("wrong", True, 5, -0.7))
     return OwnGroup(Question("sums", index), answers, (True, False), 3)
@@ -148,6 +165,33 @@ async def test_questions_are_those_of_the_nodes_seed_and_exams_are_held_out(
     exam = await answer(DrawHeldOut(4, 0))
     assert isinstance(exam, Questions)
     assert all(is_held_out(one.text) for one in exam.expansions)
+
+
+async def drawn(box: Box, request: Request) -> tuple[Expansion, ...]:
+    reply = await box.answerer.answer(request)
+    assert isinstance(reply, Questions)
+    return reply.expansions
+
+
+@trio_test
+async def test_further_questions_weighed_ones_and_common_ones_are_drawn(
+    saying_boxes: tuple[Box, Box],
+) -> None:
+    a, b = saying_boxes
+    a.answerer.task_names = b.answerer.task_names = ("sums", "products")
+    further = await drawn(a, DrawQuestions(3, 2, first=2))
+    assert further == (await drawn(a, DrawQuestions(3, 4)))[2:]
+    weighed = await drawn(a, DrawQuestions(3, 8, task_weights={"sums": 1e-9}))
+    assert {one.question.task for one in weighed} == {"products"}
+    shared = [one.question for one in await drawn(a, DrawCommon(3, 64))]
+    assert len(set(shared)) == 64
+    b.answerer.task_names = ("sums",)
+    fewer = [one.question for one in await drawn(b, DrawCommon(9, 64))]
+    assert set(fewer) == {one for one in shared if one.task == "sums"}
+    assert len(await drawn(b, DrawCommon(9, 5))) == 5
+    a.answerer._clock = lambda: 2000.0 + RULES.epoch_s
+    later = [one.question for one in await drawn(a, DrawCommon(3, 64))]
+    assert not set(later) & set(shared)
 
 
 @trio_test

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 import rewards
-from rewards.draw import DrawFailed, draw_held_out, draw_training
+from rewards.draw import (
+    COMMON_QUESTIONS,
+    DrawFailed,
+    draw_common,
+    draw_held_out,
+    draw_training,
+    epoch_of,
+)
 from rewards.question import Example, Expansion, is_held_out, normalise
 from rewards.tasks import TaskSpec
 from rewards.verifier import Verifier
@@ -80,6 +87,54 @@ def test_indices_are_never_neighbours(verifier: Verifier) -> None:
 def test_tasks_are_drawn_uniformly(verifier: Verifier) -> None:
     counts = Counter(tasks(draw_training(verifier, PLENTY, 1, 1, 6000)))
     assert all(1850 < counts[name] < 2150 for name in PLENTY)
+
+
+def test_tasks_are_drawn_by_weight(verifier: Verifier) -> None:
+    weights = {"a": 0.5, "b": 2.5}
+    drawn = draw_training(verifier, PLENTY, 1, 1, 4000, task_weights=weights)
+    counts = Counter(tasks(drawn))
+    assert 420 < counts["a"] < 580 and 2350 < counts["b"] < 2650 and 900 < counts["c"] < 1100
+    assert drawn == draw_training(verifier, PLENTY[::-1], 1, 1, 4000, task_weights=weights)
+
+
+def test_further_questions_of_a_round_follow_those_before(verifier: Verifier) -> None:
+    whole = draw_training(verifier, PLENTY, 1, 1, 30)
+    assert draw_training(verifier, PLENTY, 1, 1, 20, first=10) == whole[10:]
+
+
+def common(verifier: Verifier, names: list[str], num: int, **changes: int) -> list[Expansion]:
+    """Common questions of PLENTY's swarm for a node that can ask `names`."""
+    of = {"epoch": 3, "seed": 1, "round_number": 1} | changes
+    return draw_common(verifier, names, num_questions=num, tasks_of_swarm=PLENTY, **of)
+
+
+def test_common_questions_are_the_same_for_all_and_change_with_the_epoch(
+    verifier: Verifier,
+) -> None:
+    shared = common(verifier, PLENTY, COMMON_QUESTIONS)
+    assert len(set(texts(shared))) == COMMON_QUESTIONS
+    assert set(tasks(shared)) == set(PLENTY)
+    for other in ({"seed": 2}, {"round_number": 2}):
+        again = common(verifier, PLENTY[::-1], 999, **other)
+        assert sorted(texts(again)) == sorted(texts(shared)) and again != shared
+    assert common(verifier, PLENTY, 8) == shared[:8]
+    assert not set(texts(common(verifier, PLENTY, 999, epoch=4))) & set(texts(shared))
+    assert not any(is_held_out(one.text) for one in shared)
+    assert (epoch_of(7199.9, 3600), epoch_of(7200.0, 3600)) == (1, 2)
+
+
+def test_nodes_of_different_tasks_share_all_that_both_can_ask(verifier: Verifier) -> None:
+    shared = common(verifier, PLENTY, COMMON_QUESTIONS)
+    few = common(verifier, ["c", "b"], COMMON_QUESTIONS, seed=2)
+    assert sorted(texts(few)) == sorted(texts([o for o in shared if o.question.task != "a"]))
+    assert common(verifier, ["broken", "d"], 8) == []
+
+
+def test_a_common_question_of_a_task_that_fails_is_passed_over(verifier: Verifier) -> None:
+    names = ["broken", *PLENTY]
+    drawn = draw_common(verifier, names, 3, 1, 1, 8, tasks_of_swarm=names)
+    assert len(drawn) == 8 and "broken" not in tasks(drawn)
+    assert texts(draw_common(verifier, [ONE_FREE], 3, 1, 1, 8)) == [f"{ONE_FREE}: say 0"]
 
 
 def test_texts_differ_within_a_round_where_there_are_enough(verifier: Verifier) -> None:

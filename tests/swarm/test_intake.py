@@ -17,6 +17,7 @@ from swarm.intake import IntakeLimits
 from swarm.judge import ScriptedJudge
 from swarm.offers import Offer, Offers
 from swarm.protocol import MAX_FETCH_HASHES
+from swarm.wanted import Wanted
 
 LONG = 100.0
 
@@ -104,6 +105,39 @@ async def test_a_node_that_takes_nothing_fetches_nothing(swarm: Any, mock_clock:
         await peer.offer()
         await trio.sleep(LONG)
     assert peer.num_asked == 0 and node.intake.stats().offers == 1
+
+
+@trio_test
+async def test_a_node_that_wants_nothing_forgets_what_it_hears(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    peer, node = swarm.peer(), swarm.node()
+    node.intake.want(Wanted())
+    async with swarm.running():
+        await peer.offer()
+        await trio.sleep(LONG)
+    assert peer.num_asked == node.intake.stats().offers == 0
+    assert node.refused == {"not_wanted": 1}
+
+
+@trio_test
+async def test_an_offer_is_fetched_when_it_gets_a_weight(swarm: Any, mock_clock: MockClock) -> None:
+    weights = {7: 0.0, 8: 1.0}
+    peer = swarm.peer()
+    node = swarm.node(fresh_target=1, weigh=lambda question, *_: weights[question.index])
+    async with swarm.running():
+        await peer.offer(7)
+        await trio.sleep(LONG)
+        assert peer.num_asked == 0 and node.intake.stats().offers == 1
+        await peer.offer(8, ("8", "no"))
+        await trio.sleep(LONG)
+        assert await node.num_fresh() == 1
+        weights.update({7: 1.0, 8: 0.0})
+        await trio.sleep(LONG)
+        assert await node.num_fresh() == 1, "nobody told it"
+        node.intake.wake()
+        await trio.sleep(LONG)
+        assert await node.num_fresh() == 2, "what has no weight is not at hand"
 
 
 @trio_test
@@ -337,6 +371,30 @@ def test_offers_are_taken_uniformly(make_offer: Any) -> None:
         assert len(offers) == 4
         taken.update(offer.entry.question.index for offer in groups["peer"])
     assert all(70 < taken[index] < 130 for index in range(6))
+
+
+def test_offers_are_taken_by_weight_whatever_the_order_in_which_they_came(
+    make_offer: Any,
+) -> None:
+    made = [make_offer(author, index) for author in (1, 2) for index in range(4)]
+    for seed in range(20):
+        taken = []
+        for order in (made, made[::-1]):
+            offers = Offers()
+            for offer in order:
+                offers.add(offer)
+            groups = offers.take(
+                9,
+                Counter(),
+                9,
+                lambda offer: "peer",
+                lambda offer: 10.0 ** (5 * offer.entry.question.index) - 1,
+                4,
+                random.Random(seed),
+            )
+            taken.append([offer.entry.question.index for offer in groups["peer"]])
+            assert len(offers) == 2, "those without a weight stay"
+        assert taken[0] == taken[1] == [3, 3, 2, 2, 1, 1]
 
 
 def test_a_request_is_bounded_in_number_and_bytes(make_offer: Any) -> None:

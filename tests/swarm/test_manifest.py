@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from rewards.question import Example
-from swarm.manifest import Manifest, ManifestError, load_manifest
+from swarm.manifest import DEFAULT_EPOCH_S, Manifest, ManifestError, load_manifest
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "swarms").glob("*.toml"))
 
@@ -123,6 +123,12 @@ def test_a_rule_at_its_default_does_not_rename_the_swarm_and_another_value_does(
     other = load(tmp_path, TEXT.replace("[rules]", "[rules]\nlifetime_s = 60"))
     assert plain.rules.lifetime_s == 3600
     assert plain.swarm_id == said.swarm_id != other.swarm_id
+    hour, minute = (
+        load(tmp_path, TEXT.replace("[rules]", f"[rules]\nepoch_s = {epoch_s}"))
+        for epoch_s in (DEFAULT_EPOCH_S, 60)
+    )
+    assert (plain.rules.epoch_s, minute.rules.epoch_s) == (DEFAULT_EPOCH_S, 60)
+    assert plain.swarm_id == hour.swarm_id != minute.swarm_id
 
 
 @pytest.mark.parametrize(
@@ -131,6 +137,8 @@ def test_a_rule_at_its_default_does_not_rename_the_swarm_and_another_value_does(
         ("max_answers = 1", "2 to 64"),
         ("max_answers = 65", "2 to 64"),
         ("lifetime_s = 9", "lifetime_s = 9"),
+        ("epoch_s = 9", "epoch_s = 9; 10 to"),
+        ("epoch_s = 2_592_001", "epoch_s = 2592001"),
     ],
 )
 def test_rules_out_of_range_are_refused(tmp_path: Path, line: str, complaint: str) -> None:

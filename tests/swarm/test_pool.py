@@ -5,7 +5,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,59 @@ def test_draws_are_uniform_and_repeat_with_the_seed(tmp_path: Path, clock: Any, 
         database.commit()
         assert [one.hash for one in pool.draw(3, 3, random.Random(5))] == first
     assert all(70 < count < 130 for count in counts.values())
+
+
+def test_draws_follow_the_weights(pool: Pool, database: Database, clock: Any, maker: Any) -> None:
+    for index in range(4):
+        add(pool, clock, maker.rollout(index, (str(index), "no")))
+
+    def weigh(question: Question, correct: Sequence[bool], age_s: float) -> float:
+        return float(question.index)
+
+    first = Counter[int]()
+    for seed in range(300):
+        drawn = [one.rollout.question.index for one in pool.draw(4, 4, random.Random(seed), weigh)]
+        assert sorted(drawn) == [1, 2, 3], "what has no weight is not drawn"
+        first[drawn[0]] += 1
+        database.execute("UPDATE rollouts SET kind = 1")
+        database.commit()
+    assert 30 < first[1] < 70 and 75 < first[2] < 125 and 120 < first[3] < 180
+
+
+def test_what_has_no_weight_does_not_count(
+    pool: Pool, clock: Any, make_maker: Callable[[int], Any]
+) -> None:
+    one, other = make_maker(1), make_maker(2)
+    for index in range(3):
+        add(pool, clock, one.rollout(index, (str(index), "no")))
+    add(pool, clock, other.rollout(1, ("1", "other")))
+    asked = []
+
+    def weigh(question: Question, correct: Sequence[bool], age_s: float) -> float:
+        asked.append((correct, age_s))
+        return float(question.index > 0)
+
+    clock.now += 5
+    assert pool.count_drawable(9, 9, weigh) == 3 and pool.count_drawable(9, 1, weigh) == 2
+    assert pool.fresh_by_author(weigh) == {one.node_id: 2, other.node_id: 1}
+    assert set(asked) == {((True, False), 5.0)}
+    clock.now -= 10
+    pool.count_drawable(9, 9, weigh)
+    assert asked[-1] == ((True, False), 0.0), "a clock that was set back makes nothing negative"
+
+
+def test_a_draw_does_not_depend_on_the_order_of_arrival(
+    tmp_path: Path, clock: Any, maker: Any
+) -> None:
+    records = [maker.rollout(index, (str(index), "no")) for index in range(6)]
+    draws = []
+    for name, order in (("a", records), ("b", records[::-1])):
+        with closing(open_database(tmp_path / name)) as database:
+            pool = Pool(database, LIFETIME_S, 2**20, clock=clock)
+            for record in order:
+                add(pool, clock, record)
+            draws.append([one.hash for one in pool.draw(3, 3, random.Random(1))])
+    assert draws[0] == draws[1]
 
 
 def test_what_was_seen_is_known(pool: Pool, clock: Any, maker: Any) -> None:
