@@ -301,7 +301,9 @@ def curve(runs: Runs, role_name: str, series: Series) -> Curve:
     """Over the seeds, as far as the shortest of them goes."""
     lines = [series(role) for run in runs for role in run.roles if role.name == role_name]
     points = min((len(line) for line in lines), default=0)
-    values = np.array([line[:points] for line in lines], dtype=np.float64).reshape(-1, points)
+    values = np.array([line[:points] for line in lines], dtype=np.float64).reshape(
+        len(lines), points
+    )
     if len(values) < 2:
         return Curve(values.sum(axis=0), np.zeros(points))
     return Curve(values.mean(axis=0), values.std(axis=0, ddof=1))

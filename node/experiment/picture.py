@@ -208,6 +208,7 @@ def _draw_panel(
             alpha=0.14,
             linewidth=0,
             zorder=style.depth,
+            gid=arm,
         )
     if panel.target is not None:
         axes.axhline(panel.target, color=TEXT, linewidth=0.9, linestyle=":", zorder=1)

@@ -148,7 +148,7 @@ def table_of_cost(runs: Mapping[str, Runs], role: str, declared: Declared) -> st
         Column("own tokens per node", measures.own_tokens, write_count, with_deviation=False),
         Column("batch reward", measures.cumulative_batch_reward, two_digits),
         Column("foreign groups a round", measures.foreign_used, two_digits, with_deviation=False),
-        Column("measures.replayed a round", measures.replayed, two_digits, with_deviation=False),
+        Column("replayed a round", measures.replayed, two_digits, with_deviation=False),
         Column("zero advantage", measures.zero_advantage_share, percent, with_deviation=False),
     ]
     header, rows = _cells(columns, runs, role, declared)
