@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from node.batch import Own, make_strategy
 from node.checkpoint import Checkpoints, NodeState, find_start, read_experience
@@ -24,7 +24,8 @@ from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from swarm.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from node.learn import Learner
 
@@ -73,7 +74,7 @@ def open_learner(
         logger.info("resuming after round %d from %s", state.round, resume_from.parent)
     reward = make_terms(config.reward, manifest.rules)
     strategy = make_strategy(config)
-    policy = _build_policy(config, manifest, strategy, state, resume_from, home, status)
+    policy = build_policy(config, manifest, strategy, state, resume_from, home, status)
     try:
         yield Node(
             state,
@@ -83,6 +84,7 @@ def open_learner(
             strategy,
             experience=read_experience(resume_from),
             num_heldout=config.evaluate.questions,
+            evaluate_every=config.evaluate.every,
             checkpoint_every=config.checkpoint.every,
             status=status,
             reward=reward,
@@ -91,7 +93,7 @@ def open_learner(
         policy.close()
 
 
-def _build_policy(
+def build_policy(
     config: NodeConfig,
     manifest: Manifest,
     strategy: Own,
@@ -100,6 +102,12 @@ def _build_policy(
     home: Path,
     status: Status,
 ) -> LanguagePolicy:
+    """The policy that the settings name, learning and answering; `home` gets a directory for TRL.
+
+    Raises:
+        ConfigError: what the user has to change.
+        GenerationFailed: the engine that was asked for by name does not work here.
+    """
     prepare_environment(own_process=config.rollout.engine == "vllm-process")
     model_dir = find_model(config.policy)  # a wrong name is told before the seconds of the import
     # Imports TRL, which imports vLLM, which reads its environment.
@@ -107,14 +115,7 @@ def _build_policy(
 
     tokenizer = load_tokenizer(model_dir, config.policy)
     model = load_model(model_dir, config.policy)
-    max_new_tokens = config.rollout.max_new_tokens or manifest.rules.max_new_tokens
-    context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
-    max_prompt_tokens = min(config.rollout.max_prompt_tokens, context - max_new_tokens)
-    if max_prompt_tokens < 8:
-        raise ConfigError(
-            f"rollout.max_new_tokens = {max_new_tokens} leaves no room for a question in the "
-            f"model's context of {context} tokens; set it lower"
-        )
+    max_new_tokens, max_prompt_tokens = _find_lengths(config, manifest, model)
     learner = Learner(
         model,
         tokenizer,
@@ -130,9 +131,10 @@ def _build_policy(
     engine = _Engine(
         config,
         model_dir,
-        learner,
+        learner.model,
         eos_token_ids(model, tokenizer),
         max_prompt_tokens + max_new_tokens,
+        is_as_read=not learner.step,
     )
     try:
         generator = _start_engine(engine, tokenizer, status)
@@ -151,16 +153,114 @@ def _build_policy(
     )
 
 
+@contextmanager
+def open_examinee(
+    config: NodeConfig, manifest: Manifest, adapter: Path | None, status: Status
+) -> Iterator[LanguagePolicy]:
+    """A policy that is only asked: without optimizer and trainer, it cannot learn or be saved.
+
+    With the engine "transformers" it computes in float32, whatever `policy.dtype` is.
+
+    Args:
+        adapter: directory of a LoRA adapter of the model that the settings name.
+
+    Raises:
+        ConfigError: what the user has to change, an engine that does not work here included.
+    """
+    prepare_environment(own_process=config.rollout.engine == "vllm-process")
+    model_dir = find_model(config.policy)
+    tokenizer, model = _load(config, model_dir, adapter)
+    max_new_tokens, max_prompt_tokens = _find_lengths(config, manifest, model)
+    engine = _Engine(
+        config,
+        model_dir,
+        model,
+        eos_token_ids(model, tokenizer),
+        max_prompt_tokens + max_new_tokens,
+        is_as_read=adapter is None,
+    )
+    try:
+        generator = _start_engine(engine, tokenizer, status)
+    except GenerationFailed as error:
+        raise ConfigError(f"rollout.engine = '{config.rollout.engine}': {error}") from error
+    status.engine = generator.name
+    policy = LanguagePolicy(
+        tokenizer,
+        generator,
+        cast("Learner", _NoLearner(model)),
+        Sampling(config.rollout.answers, max_new_tokens, config.rollout.temperature),
+        max_prompt_tokens=max_prompt_tokens,
+        seed=config.seed or 0,
+    )
+    try:
+        yield policy
+    finally:
+        policy.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _NoLearner:
+    """Stands where a learner would, in a policy that is only asked."""
+
+    model: "PreTrainedModel"
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _load(
+    config: NodeConfig, model_dir: Path, adapter: Path | None
+) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
+    """Tokenizer and model, with its adapter where there is one.
+
+    Raises:
+        ConfigError: a directory holds none, or something else.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if not (model_dir / "config.json").is_file():
+        raise ConfigError(f"policy.model: {model_dir} holds no model: it has no config.json")
+    try:
+        tokenizer = load_tokenizer(model_dir, config.policy)
+        model = load_model(model_dir, config.policy)
+        if adapter is not None:
+            model = PeftModel.from_pretrained(model, str(adapter))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip() or repr(error)).partition("\n")[0]
+        raise ConfigError(
+            f"{adapter or model_dir}: the model cannot be loaded: {reason}"
+        ) from error
+    return tokenizer, model
+
+
+def _find_lengths(
+    config: NodeConfig, manifest: Manifest, model: "PreTrainedModel"
+) -> tuple[int, int]:
+    """Tokens of an answer and of a question at most."""
+    max_new_tokens = config.rollout.max_new_tokens or manifest.rules.max_new_tokens
+    context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
+    max_prompt_tokens = min(config.rollout.max_prompt_tokens, context - max_new_tokens)
+    if max_prompt_tokens < 8:
+        raise ConfigError(
+            f"rollout.max_new_tokens = {max_new_tokens} leaves no room for a question in the "
+            f"model's context of {context} tokens; set it lower"
+        )
+    return max_new_tokens, max_prompt_tokens
+
+
 @dataclass(frozen=True, slots=True)
 class _Engine:
     """What every engine is made from."""
 
     config: NodeConfig
     model_dir: Path
-    learner: "Learner"
+    model: "torch.nn.Module"
     eos_token_ids: list[int]
     max_len: int
     """Tokens of prompt and answer together."""
+    is_as_read: bool
+    """Whether the model's weights are still those in its directory."""
 
 
 def _start_engine(
@@ -181,7 +281,7 @@ def _start_engine(
             status.engine_warning = f"vLLM is not in use: {error}"
             logger.warning("%s; generating with transformers", status.engine_warning)
     return TransformersGenerator(
-        engine.learner.model,
+        engine.model,
         engine.eos_token_ids,
         int(tokenizer.pad_token_id),
         max_len=engine.max_len,
@@ -204,10 +304,10 @@ def _start_vllm(engine: _Engine, probe: tuple[int, ...]) -> Generator:
     )
     probe, tolerance = probe[: engine.max_len - 1], PROBE_TOLERANCE[engine.config.policy.dtype]
     try:
-        if not engine.learner.step:
-            check_probe(generator, engine.learner.model, probe, tolerance)
-        generator.sync(engine.learner.model)
-        check_probe(generator, engine.learner.model, probe, tolerance)
+        if engine.is_as_read:
+            check_probe(generator, engine.model, probe, tolerance)
+        generator.sync(engine.model)
+        check_probe(generator, engine.model, probe, tolerance)
     except BaseException:
         generator.close()
         raise

@@ -15,6 +15,7 @@ from swarm.disk import fsync_directory
 
 logger = logging.getLogger(__name__)
 
+STATE_FILE = "state.json"
 EXPERIENCE_FILE = "experience.msgpack"
 
 
@@ -63,7 +64,7 @@ class Checkpoints:
             (aside / "policy").mkdir(parents=True)
             save_policy(aside / "policy")
             (aside / EXPERIENCE_FILE).write_bytes(encode_experience(experience or Experience()))
-            (aside / "state.json").write_bytes(msgspec.json.encode(state))
+            (aside / STATE_FILE).write_bytes(msgspec.json.encode(state))
             _fsync_tree(aside)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -78,21 +79,11 @@ class Checkpoints:
 
     def rounds(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        return sorted(path for path in self.directory.glob("round-*") if path.is_dir())
+        return find_rounds(self.directory)
 
     def latest(self) -> tuple[NodeState, Path] | None:
-        """State and policy directory of the newest usable checkpoint; None at a first start.
-
-        One whose state cannot be read (a disk that lies, an editor) is reported and passed over.
-        """
-        for path in reversed(self.rounds()):
-            try:
-                state = msgspec.json.decode((path / "state.json").read_bytes(), type=NodeState)
-            except (OSError, msgspec.DecodeError) as error:
-                logger.error("checkpoint %s is unusable (%s); trying an older one", path, error)
-                continue
-            return state, path / "policy"
-        return None
+        """State and policy directory of the newest usable checkpoint; None at a first start."""
+        return find_newest(self.directory)
 
     def _prune(self) -> None:
         for path in self.rounds()[: -self.keep]:
@@ -102,6 +93,33 @@ class Checkpoints:
             shutil.rmtree(doomed)
         for replaced in self.directory.glob(".replaced-*"):
             shutil.rmtree(replaced)
+
+
+def find_rounds(directory: Path) -> list[Path]:
+    """Whole checkpoints, oldest first. Only looks: the node that writes them may be running."""
+    return sorted(path for path in directory.glob("round-*") if path.is_dir())
+
+
+def find_newest(directory: Path) -> tuple[NodeState, Path] | None:
+    """State and policy directory of the newest usable checkpoint; None if there is none.
+
+    One whose state cannot be read (a disk that lies, an editor) is reported and passed over.
+    """
+    for path in reversed(find_rounds(directory)):
+        try:
+            return read_state(path), path / "policy"
+        except (OSError, msgspec.DecodeError) as error:
+            logger.error("checkpoint %s is unusable (%s); trying an older one", path, error)
+    return None
+
+
+def read_state(checkpoint: Path) -> NodeState:
+    """The state in a checkpoint's directory.
+
+    Raises:
+        OSError, msgspec.DecodeError: there is none that can be read.
+    """
+    return msgspec.json.decode((checkpoint / STATE_FILE).read_bytes(), type=NodeState)
 
 
 def find_start(

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.access import page_address
-from node.config import ConfigError, NodeConfig, load_config
+from node.config import SWARM_FILE, ConfigError, NodeConfig, load_config
 from node.escape import printable
 from node.home import HomeError, clear_home
 from node.join import join_swarm
@@ -231,6 +231,53 @@ def demo(
     show_summary(summary, console, str(home))
     if summary.failures:
         raise typer.Exit(EXIT_NOT_LEARNED)
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[
+        str,
+        typer.Argument(help="A checkpoint, a home (its newest), a model's directory or hub id."),
+    ] = "",
+    against: Annotated[
+        str | None, typer.Option(help="Another: what was before. Shows the difference.")
+    ] = None,
+    questions: Annotated[int | None, typer.Option(help="Held-out ones.", min=1)] = None,
+    answers: Annotated[int | None, typer.Option(help="To each question (k).", min=2)] = None,
+    config: ConfigFile = None,
+    engine: Engine = None,
+    seed: Seed = None,
+    manifest: ManifestName = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
+) -> None:
+    """Ask a policy questions that no node trains on: pass@1, pass@k, diversity, with intervals."""
+    from node.exam import NUM_QUESTIONS, examine, find_target
+    from node.exam_view import print_report as print_exam
+    from node.exam_view import show_progress
+
+    flags = {
+        "evaluate.questions": questions,
+        "rollout.answers": answers,
+        "rollout.engine": engine,
+        "seed": seed,
+        "manifest": manifest,
+    }
+    chosen = load_config(config, flags | _parse_settings(settings))
+    names = [target] if against is None else [against, target]
+    targets = [find_target(name, chosen.home) for name in names]
+    home = targets[-1].home
+    if home is not None and (home / SWARM_FILE).is_file():
+        chosen = chosen.model_copy(update={"home": home})
+    swarm = load_manifest(chosen.manifest_file)
+    from node.build import open_examinee
+
+    with show_progress(chosen.evaluate.questions or NUM_QUESTIONS, _errors) as advance:
+        report = examine(targets, chosen, swarm, open_examinee, advance)
+    if as_json:
+        sys.stdout.write(to_json(report).decode() + "\n")
+    else:
+        print_exam(report, console)
 
 
 @app.command()

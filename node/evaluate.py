@@ -32,6 +32,10 @@ PART = 64
 """Questions asked at once: how long a stop waits, and how far apart progress is logged."""
 
 
+class NoQuestionFits(ValueError):
+    """Every question is too long for the policy; the message says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accuracy:
     """A mean over questions and how sure it is."""
@@ -135,7 +139,7 @@ def in_common(one: HeldOut, other: HeldOut) -> tuple[HeldOut, HeldOut]:
     """Both, of the questions that both have: a tokenizer may make a question too long for a policy.
 
     Raises:
-        ValueError: there is none.
+        NoQuestionFits: there is none.
     """
     place_of = {
         address: place for place, address in enumerate(zip(one.tasks, one.indices, strict=True))
@@ -146,7 +150,7 @@ def in_common(one: HeldOut, other: HeldOut) -> tuple[HeldOut, HeldOut]:
         if address in place_of
     ]
     if not pairs:
-        raise ValueError("no question fits both policies")
+        raise NoQuestionFits("no question fits both policies")
     return one.only([place for place, _ in pairs]), other.only([place for _, place in pairs])
 
 
@@ -155,6 +159,7 @@ def evaluate(
     exchange: Exchange,
     questions: Sequence[Expansion],
     part: Callable[[], AbstractContextManager[object]] = nullcontext,
+    part_size: int = PART,
 ) -> HeldOut:
     """Answers every question as in a round, and once more greedily, and verifies the answers.
 
@@ -162,21 +167,23 @@ def evaluate(
     question that is too long for the policy is left out.
 
     Args:
-        part: entered around each PART questions. What it raises ends the evaluation.
+        part: entered around each `part_size` questions. What it raises ends the evaluation.
 
     Raises:
-        ValueError: no question fits the policy.
+        NoQuestionFits: all are too long for the policy.
     """
     sampled: list[VerifiedRollout] = []
     likeliest: list[VerifiedRollout] = []
-    for start in range(0, len(questions), PART):
-        some = questions[start : start + PART]
+    for start in range(0, len(questions), part_size):
+        some = questions[start : start + part_size]
         with part():
             sampled += exchange.verify(policy.roll_out(some, EVALUATION_ROUND))
             likeliest += exchange.verify(policy.roll_out(some, EVALUATION_ROUND, greedy=True))
         logger.info("held-out questions: %d of %d", start + len(some), len(questions))
     if not sampled:
-        raise ValueError("no held-out question fits the policy; raise rollout.max_prompt_tokens")
+        raise NoQuestionFits(
+            "no held-out question fits the policy; raise rollout.max_prompt_tokens"
+        )
     greedy = tuple(float(one.correct[0]) for one in likeliest)
     return HeldOut(
         per_question=tuple(statistics.fmean(one.correct) for one in sampled),

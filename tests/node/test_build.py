@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from node.build import open_node
+from node.build import open_examinee, open_node
 from node.config import ConfigError, NodeConfig, find_manifest, load_config
+from node.exam import find_target
 from node.generate import GenerationFailed
 from node.policy import LanguagePolicy
 from node.status import Status
+from swarm.manifest import load_manifest
 
 TINY = Path(str(files("node") / "tiny"))
 SIZES = {
@@ -53,6 +55,16 @@ def test_an_adapter_learns_and_resumes(tmp_path: Path) -> None:
         node.run(2)
         before = node.exchange.draw_questions(3, 8)
         expected = node.policy.roll_out(before, 3)
+        greedy = node.policy.roll_out(before, 3, greedy=True)
+        manifest = load_manifest(config.manifest_file)
+        target = find_target(str(tmp_path), Path("elsewhere"))
+        assert (target.model, target.home) == ("tiny", tmp_path)
+        with open_examinee(config, manifest, target.adapter, status := Status()) as examinee:
+            assert status.engine == "transformers"
+            assert examinee.roll_out(before, 3) == expected
+            assert examinee.roll_out(before, 3, greedy=True) == greedy
+        with open_examinee(config, manifest, None, Status()) as start:
+            assert start.roll_out(before, 3) != expected
     with open_node(config, Status()) as node:
         assert node.state.round == 2
         assert node.policy.roll_out(before, 3) == expected
