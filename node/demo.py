@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from node.batch import make_strategy
 from node.config import NodeConfig
 from node.demo_home import Place, lay_out
 from node.demo_process import adopting_orphans, node_environment
@@ -65,7 +66,7 @@ def run_demo(
     began = time.monotonic()
     manifest_file = config.manifest_file
     manifest = load_manifest(manifest_file)
-    foreign = config.swarm.foreign if num_nodes > 1 else 0
+    foreign = make_strategy(config).most_foreign if num_nodes > 1 else 0
     until = began + max_s
 
     def run(directory: Path, j: int, title: str) -> SwarmRun:

@@ -70,6 +70,11 @@ def _shaped_reward(snapshot: Snapshot) -> Samples:
     return [] if reward is None else [((), reward)]
 
 
+def _divergence(snapshot: Snapshot) -> Samples:
+    nats = snapshot.last_round.kl_to_start if snapshot.last_round else None
+    return [] if nats is None else [((), nats)]
+
+
 def _fates(snapshot: Snapshot) -> dict[str, float]:
     if snapshot.last_round is None:
         return {}
@@ -231,6 +236,36 @@ METRICS: tuple[Row, ...] = (
         _last(lambda report: report.clip_share),
     ),
     Row(
+        "sapo_round_groups",
+        "gauge",
+        "Groups of the batch, own, replayed and foreign, last round.",
+        _last(lambda report: report.num_groups),
+    ),
+    Row(
+        "sapo_round_groups_replayed",
+        "gauge",
+        "Of these, own ones of earlier rounds.",
+        _last(lambda report: report.num_replayed),
+    ),
+    Row(
+        "sapo_round_effective_sample_ratio",
+        "gauge",
+        "(sum w)^2 / (n sum w^2) over the batch's n answers that have a gradient, last round.",
+        _last(lambda report: report.effective_sample_size),
+    ),
+    Row(
+        "sapo_round_kl_to_start_nats",
+        "gauge",
+        "KL divergence per token of the policy from its start, in rounds that measure it.",
+        _divergence,
+    ),
+    Row(
+        "sapo_round_braked",
+        "gauge",
+        "1 if the brake had switched foreign groups off in the last round (a warning says why).",
+        _last(lambda report: float(bool(report.brake))),
+    ),
+    Row(
         "sapo_round_update_skipped",
         "gauge",
         "1 if the last round made no optimizer step.",
@@ -252,7 +287,7 @@ METRICS: tuple[Row, ...] = (
     Row(
         "sapo_round_foreign_groups_wanted",
         "gauge",
-        "Foreign groups that the mixing rule asked for (J), last round.",
+        "Foreign groups that the strategy asked for, at most J, last round.",
         _last(lambda report: report.foreign_wanted),
     ),
     Row(

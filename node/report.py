@@ -201,6 +201,10 @@ def _figures(snapshot: Snapshot) -> Table:
     if last := snapshot.last_round:
         if last.shaped_reward is not None:
             add("with own terms", f"{last.shaped_reward:.3f} in the last round")
+        if last.num_groups:
+            add("batch", _batch(last))
+        if last.brake:
+            add("brake", printable(last.brake, 500), is_unusual=True)
         if last.update_skipped is not None:
             add("update skipped", printable(last.update_skipped), is_unusual=True)
         if last.num_unscorable:
@@ -223,6 +227,17 @@ def _figures(snapshot: Snapshot) -> Table:
     for name, reason in snapshot.tasks_left_out.items():
         add("left out", f"{printable(name)}: {printable(reason, 500)}", is_unusual=True)
     return table
+
+
+def _batch(last: RoundReport) -> str:
+    parts = [
+        f"{last.num_groups:,} groups, {last.foreign_groups_used:,} of them foreign, "
+        f"{last.num_replayed:,} replayed",
+        f"effective sample size {last.effective_sample_size:.0%}",
+    ]
+    if last.kl_to_start is not None:
+        parts.append(f"{last.kl_to_start:.3f} nats from the start")
+    return "; ".join(parts)
 
 
 def _first_and_last(snapshot: Snapshot) -> list[str]:

@@ -201,7 +201,7 @@ def find_warnings(
 def _round_warnings(facts: NodeFacts, lately: Sequence[RoundReport]) -> list[str]:
     if not lately:
         return []
-    warnings = []
+    warnings = [brake] if (brake := lately[-1].brake) else []
     used = sum(report.foreign_groups_used for report in lately)
     wanted = sum(report.foreign_wanted for report in lately)
     if wanted and not used and len(lately) == LATELY:

@@ -110,6 +110,11 @@ function showLastRound(last) {
     ["shared with peers", count(last.num_shared)],
     ["tokens/s", last.seconds.generating ? count(Math.round(tokensPerS)) : "–"],
     ["entropy", `${number(last.entropy, 2)} nats`],
+    ["batch", `${count(last.num_groups)} groups, ${count(last.num_replayed)} replayed, ` +
+      `effective sample size ${percent(last.effective_sample_size)}`],
+    ...(last.kl_to_start === null ? []
+      : [["from the start", `${number(last.kl_to_start)} nats per token`]]),
+    ...(last.brake ? [["brake", printable(last.brake, 500), true]] : []),
     ["update", last.update_skipped === null ? `loss ${number(last.loss)}, gradient ${number(last.gradient_norm)}`
       : `skipped: ${printable(last.update_skipped)}`, last.update_skipped !== null],
     ["took", `${span(total)} · ${slowest.map(([stage, s]) => `${printable(stage)} ${number(s, 1)}`).join(", ")}`],

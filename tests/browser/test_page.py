@@ -58,6 +58,9 @@ async def test_the_page_shows_the_node_and_a_strangers_text_as_text(tmp_path: Pa
         assert gone not in page, repr(gone)
     for there in (
         "&lt;img src=x onerror=alert(1)&gt;",
+        "9 groups, 2 replayed, effective sample size 88 %",
+        "0.063 nats per token",
+        "own reward fell from 0.6 to 0.2 &lt;i&gt;[red]",
         "&lt;b&gt;[bold]\\x1b[2J",
         "&lt;script&gt;alert(2)&lt;/script&gt;\\x1b[31m[red]\\u2066",
         "&lt;b&gt;the manifest says 13\\x1b[2J",

@@ -206,10 +206,10 @@ def test_an_error_in_the_demo_itself_leaves_no_process(tmp_path: Path) -> None:
     assert children() == before
 
 
-def demo(home: Path, num_nodes: int, with_control: bool) -> Summary:
+def demo(home: Path, num_nodes: int, with_control: bool, strategy: str = "paper") -> Summary:
     home.mkdir()
     return run_demo(
-        load_config(flags={"home": home, "seed": 1}, environment={}),
+        load_config(flags={"home": home, "seed": 1, "batch.strategy": strategy}, environment={}),
         num_nodes=num_nodes,
         rounds=3,
         num_heldout=8,
@@ -244,6 +244,13 @@ def test_a_single_node_learns_from_nobody_and_that_is_no_failure(tmp_path: Path)
     assert summary.failures == ()
     assert summary.foreign == 0
     assert summary.nodes[0].foreign_groups_used == (0, 0, 0)
+
+
+def test_a_demo_of_nodes_that_take_nothing_of_peers_is_one_of_lone_nodes(tmp_path: Path) -> None:
+    summary = demo(tmp_path / "demo", num_nodes=2, with_control=True, strategy="own-replay")
+    assert (summary.failures, summary.foreign, summary.control) == ((), 0, ())
+    node = load_config(tmp_path / "demo" / "node-0" / "node.toml", environment={})
+    assert (node.batch.strategy, node.swarm.foreign, node.swarm.share) == ("own-replay", 0, "none")
 
 
 def test_settings_in_the_environment_do_not_reach_the_nodes() -> None:

@@ -69,6 +69,11 @@ def test_the_values_are_those_of_the_snapshot() -> None:
     assert sum(found["sapo_learner_stage"].values()) == 1.0
     assert found["sapo_refused_total"][("claims_differ",)] == 7.0
     assert found["sapo_round_shaped_reward"] == {(): 0.375}
+    assert found["sapo_round_groups"] == {(): 9.0}
+    assert found["sapo_round_groups_replayed"] == {(): 2.0}
+    assert found["sapo_round_effective_sample_ratio"] == {(): 0.875}
+    assert found["sapo_round_kl_to_start_nats"] == {(): 0.0625}
+    assert found["sapo_round_braked"] == {(): 1.0}
     assert found["sapo_verifier_closed"] == {("files",): 0.0, ("network",): 1.0}
     assert found["sapo_tasks"][("left_out",)] == 1.0
 

@@ -146,6 +146,8 @@ def test_the_status_begins_with_the_warnings_and_says_the_rest_in_words() -> Non
         "0.500 ± 0.031 at round 100, 256 questions; pass@8 0.875",
         "claims_differ 7, duplicate 4",
         "with own terms  0.375 in the last round",
+        "9 groups, 1 of them foreign, 2 replayed; effective sample size 88%; 0.062 nats from the",
+        "own reward fell from 0.6 to 0.2 <i>[red]\\x1b[2J",
         "3 announcements",
         "word_ladder: its digest here is 12",
         "FILES OPEN (no Landlock), network and processes closed (seccomp)",

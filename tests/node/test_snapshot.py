@@ -141,6 +141,10 @@ REPLACE = msgspec.structs.replace
             "10 of the last 10 updates skipped: no informative group",
         ),
         (
+            lambda: snapshot(with_rounds(REPLACE(REPORT, brake="own reward fell from 0.9 to 0.2"))),
+            "own reward fell from 0.9 to 0.2",
+        ),
+        (
             lambda: snapshot(with_rounds(REPLACE(REPORT, num_unscorable=2))),
             "20 own answers of the last 10 rounds unscorable",
         ),
@@ -164,6 +168,12 @@ REPLACE = msgspec.structs.replace
 )
 def test_what_goes_wrong_is_said(make: Callable[[], Snapshot], warning: str) -> None:
     assert warning in make().warnings
+
+
+def test_a_brake_that_is_off_again_is_no_warning() -> None:
+    measured = with_rounds(REPLACE(REPORT, brake="own reward fell"))
+    measured.reports.append(REPLACE(REPORT, round=LATELY + 1))
+    assert snapshot(measured).warnings == ()
 
 
 def test_a_node_that_wants_to_be_alone_is_not_told_that_it_is() -> None:
