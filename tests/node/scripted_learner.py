@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from node.batch import Want
 from node.config import NodeConfig
 from node.pipe import (
     AtStage,
@@ -69,7 +70,7 @@ def exchange(number: int, formats: dict[str, str]) -> None:
         write("own", question.task, verdicts)
         groups.append(OwnGroup(question, answers, tuple(map(is_correct, verdicts)), number))
     pipe.ask(ShareOwn(tuple(groups)))
-    offered = pipe.ask(TakeForeign(16))
+    offered = pipe.ask(TakeForeign(Want(16, 16)))
     assert isinstance(offered, ForeignRollouts)
     for foreign in offered.rollouts:
         write("foreign", foreign.expansion.question.task, foreign.correct)
