@@ -25,19 +25,15 @@ def step(
     num_iterations: int = 1,
     kl_weight: float = 0.0,
     reference: torch.nn.Module | None = None,
-    advantages: Sequence[Sequence[float]] | None = None,
     mask: Tensor | None = None,
 ) -> tuple[float, float]:
     """`num_iterations` optimizer steps on the batch; loss and gradient norm of the first.
 
     Args:
-        advantages: per group and answer, instead of those of the groups' rewards.
         mask: float of shape [answers], a weight on each answer; for what a wrong step would do.
     """
     tokens = _pad(batch)
-    if advantages is None:
-        advantages = [normalised(group.rewards) for group in batch]
-    flat = torch.tensor([a for group in advantages for a in group], dtype=torch.float64)
+    flat = torch.tensor([one for group in batch for one in weighted(group)], dtype=torch.float64)
     weight = torch.ones_like(flat) if mask is None else mask.double()
     per_token = tokens.answer_mask * weight[:, None]
     normaliser = per_token.sum()
@@ -64,6 +60,12 @@ def step(
         first = first or (float(total.detach()), float(norm))
     assert first is not None
     return first
+
+
+def weighted(group: Group) -> list[float]:
+    """What the answers' log-probabilities are multiplied by."""
+    weights = group.weights or [1.0] * len(group.advantages)
+    return [a * weight for a, weight in zip(group.advantages, weights, strict=True)]
 
 
 def normalised(rewards: Sequence[float]) -> list[float]:

@@ -171,7 +171,7 @@ def compare_steps(policy, batches) -> list[tuple[float, float]]:  # type: ignore
     optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-6, weight_decay=0.0)
     pairs = []
     for batch in batches[-20:]:
-        if not any(group.is_informative for group in batch):
+        if not any(any(group.advantages) for group in batch):
             continue
         began = time.perf_counter()
         learner.learn(batch)

@@ -150,6 +150,8 @@ def build_policy(
         max_prompt_tokens=max_prompt_tokens,
         seed=state.seed,
         likelihood_weight=config.batch.likelihood_weight,
+        importance_ratio=config.batch.importance_ratio,
+        kl_every=config.learn.kl_every,
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
@@ -129,6 +129,22 @@ class Group:
         """One per answer."""
         return self.weights or (1.0,) * len(self.answer_ids)
 
+    @property
+    def taught(self) -> "Group":
+        """The group with only those answers that have an advantage."""
+        kept = [place for place, advantage in enumerate(self.advantages) if advantage]
+        return Group(
+            self.prompt_ids,
+            tuple(self.answer_ids[place] for place in kept),
+            tuple(self.advantages[place] for place in kept),
+            tuple(self.answer_weights[place] for place in kept),
+        )
+
+    def times(self, factors: Sequence[float]) -> "Group":
+        """The group with its answers' weights multiplied, one factor per answer."""
+        pairs = zip(self.answer_weights, factors, strict=True)
+        return replace(self, weights=tuple(weight * factor for weight, factor in pairs))
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
@@ -144,6 +160,10 @@ class BatchLimits:
         num_answers = sum(len(group.answer_ids) for group in batch)
         if num_answers > self.max_answers:
             raise ValueError(f"a batch of {num_answers} answers, at most {self.max_answers}")
+        self.check_groups(batch)
+
+    def check_groups(self, batch: Sequence[Group]) -> None:
+        """The same, however many answers there are."""
         for index, group in enumerate(batch):
             if problem := self._problem(group):
                 raise ValueError(f"group {index} of the batch: {problem}")

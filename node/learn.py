@@ -2,12 +2,14 @@
 
 `GRPOTrainer.train()` runs in its own thread and is parked between batches, so that a round can
 call `learn(batch)` like a function while optimizer, scheduler, clipping and resume stay TRL's.
+Several learners may live in one process: none changes what another one computes.
 
 What is TRL's: the clipped loss (`loss_type="dapo"`: the mean over all answer tokens of the
 batch), the fused log-probabilities, AdamW (TRL's default betas 0.9 and 0.999, epsilon 1e-8),
-clipping of the gradient norm, the schedule, micro-batches, LoRA, checkpoint files.
-What is ours: the rewards (verified before), and the advantages. TRL normalises over groups of one
-fixed size; rollouts of peers have other sizes, so node/batch.py does it, by TRL's formula.
+clipping of the gradient norm, the schedule, LoRA, checkpoint files.
+What is ours: the rewards (verified before), the advantages, and micro-batches, as many as a batch
+needs. TRL normalises advantages over groups of one fixed size; rollouts of peers have other sizes,
+so node/batch.py does it, by TRL's formula.
 Advantages are multiplied by their answer's weight. Answers whose advantage is 0, or became so by a
 weight of 0, have no gradient: they are counted in the mean over tokens, but not sent through the
 model. (With a KL weight they have one, and are sent.)
@@ -28,21 +30,22 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import IterableDataset
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import utils as trl_utils
 
-from node.groups import BatchLimits, Group
 from node.config import LearnConfig
+from node.groups import BatchLimits, Group
 from node.update import Update
 
 if TYPE_CHECKING:
@@ -66,8 +69,6 @@ class _Row:
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     advantage: float
-    is_filler: bool = False
-    """Evens out the micro-batches; masked everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class _Batch:
     rows: list[_Row]
     num_tokens: int
     """Answer tokens of the whole batch, also those without a row: the loss is divided by it."""
+    rate_factor: float
+    """Multiplies the learning rate in the steps on this batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +122,14 @@ class Learner:
 
         Args:
             model: the start; changed in place, or wrapped by an adapter with `lora_rank`. When
-                resuming, its weights are replaced; with LoRA or a KL weight they must still be
-                the start's, which is the base or the reference.
+                resuming, its weights are replaced; with LoRA, a KL weight or `kl_every` they must
+                still be the start's, which is the base or what is compared with.
             max_answers: the most answers that a batch may have, over all its groups, own and
                 foreign.
             max_answer_tokens: the longest answer allowed, own or foreign.
             temperature: of the sampling; log-probabilities are taken at the same one.
-            seed: of the adapter's start. Seeds the process's global random
-                generators (python, numpy, torch), and resuming restores them.
+            seed: of the adapter's start. Seeds the process's global random generators (python,
+                numpy, torch), and resuming restores them; no step draws from them.
             work_dir: TRL's output directory; created, and left empty.
             bf16: forward and backward in bfloat16 (autocast); weights stay as they are.
             resume_from: a directory that `save` filled. Settings of `config` win over those that
@@ -139,9 +142,9 @@ class Learner:
         """
         self._limits = _limits(model, max_answers, max_answer_tokens)
         self._uses_kl = config.kl_weight > 0
+        self._ess_guard = config.ess_guard
         settings = _trl_config(
             config,
-            max_answers,
             temperature=temperature,
             seed=seed % 2**32,
             output_dir=str(work_dir),
@@ -192,7 +195,8 @@ class Learner:
                 num_answers=num_answers,
                 num_tokens=num_tokens,
             )
-        steps = self._ask(_Batch(rows, num_tokens))
+        sample_size = effective_sample_size(batch)
+        steps = self._ask(_Batch(rows, num_tokens, self._rate_factor(sample_size)))
         return Update(
             step=self.step,
             loss=statistics.fmean(step.loss for step in steps),
@@ -201,26 +205,33 @@ class Learner:
             clip_share=statistics.fmean(step.clip_share for step in steps),
             num_answers=num_answers,
             num_tokens=num_tokens,
-            effective_sample_size=effective_sample_size(batch),
+            effective_sample_size=sample_size,
         )
 
-    def mean_logps(self, groups: Sequence[Group]) -> list[float]:
-        """Mean log-probability per token in nats of each group's answers under the model as it is
-        now, at the sampling temperature: the mean over all tokens of all its answers.
+    def _rate_factor(self, sample_size: float) -> float:
+        # Without any weighted answer there is only the KL term, which no weight touches.
+        return math.sqrt(sample_size) if self._ess_guard and sample_size else 1.0
+
+    def answer_logps(
+        self, groups: Sequence[Group], *, of_start: bool = False
+    ) -> list[tuple[float, ...]]:
+        """Mean log-probability per token in nats of each answer of each group, under the model as
+        it is now, at the sampling temperature.
 
         The log-probabilities are those of the loss, computed without gradient,
-        `micro_batch_answers` at a time. Called between two `learn`s: the trainer's thread waits.
+        `micro_batch_answers` at a time, so there may be any number of answers. Called between two
+        `learn`s: the trainer's thread waits.
+
+        Args:
+            of_start: under the start instead; needs `kl_every`, a KL weight or LoRA.
 
         Raises:
             ValueError: a group is malformed (names it).
         """
-        self._limits.check(groups)
+        self._limits.check_groups(groups)
         rows = [(group.prompt_ids, ids) for group in groups for ids in group.answer_ids]
-        sums = iter(self._trainer.sum_logps(rows))
-        return [
-            sum(next(sums) for _ in group.answer_ids) / sum(map(len, group.answer_ids))
-            for group in groups
-        ]
+        sums = iter(self._trainer.sum_logps(rows, of_start=of_start))
+        return [tuple(next(sums) / len(ids) for ids in group.answer_ids) for group in groups]
 
     def save(self, directory: Path) -> None:
         """Writes all that `resume_from` needs into an existing, empty directory.
@@ -307,9 +318,12 @@ def _build_trainer(
     config: LearnConfig,
     settings: GRPOConfig,
 ) -> "_Trainer":
-    # The reference of the KL term is the start as it was given, not what TRL would load again by
-    # the model's name. With LoRA it is the model with its adapter switched off.
-    reference = copy.deepcopy(model) if config.kl_weight > 0 and not config.lora_rank else None
+    # The start as it was given, not what TRL would load again by the model's name: the reference of
+    # the KL term, or only measured with. With LoRA it is the model with its adapter switched off.
+    needs_start = config.kl_weight > 0 or config.kl_every > 0
+    start = copy.deepcopy(model) if needs_start and not config.lora_rank else None
+    if start is not None and settings.bf16 and not config.kl_weight:
+        torch.nn.Module.to(start, torch.bfloat16)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using 'rollout_func'")  # hence the exact pin
@@ -317,21 +331,22 @@ def _build_trainer(
             model=model,
             processing_class=tokenizer,
             args=settings,
-            train_dataset=IterableDataset.from_generator(_clock),
+            train_dataset=Dataset.from_dict({"prompt": [""]}),  # TRL wants one; never read
             reward_funcs=[_no_reward],
             rollout_func=_rollout,
             peft_config=_lora(config.lora_rank),
         )
     trainer.beta = config.kl_weight
-    if reference is not None:
-        trl_utils.add_fused_lm_head(reference, temperature=settings.temperature)
-        trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
+    trainer.micro_batch_answers = config.micro_batch_answers
+    if start is not None:
+        trl_utils.add_fused_lm_head(start, temperature=settings.temperature)
+        start.train(False)
+        trainer.ref_model = trainer.accelerator.prepare_model(start, evaluation_mode=True)
     return trainer
 
 
-def _trl_config(config: LearnConfig, max_answers: int, **run: Any) -> GRPOConfig:
-    micro_batch = min(config.micro_batch_answers, max_answers)
-    num_micro_batches = math.ceil(max_answers / micro_batch)
+def _trl_config(config: LearnConfig, **run: Any) -> GRPOConfig:
+    rows_at_once = max(2, config.micro_batch_answers)  # TRL wants two answers per prompt
     return GRPOConfig(
         **run,
         loss_type="dapo",
@@ -340,9 +355,9 @@ def _trl_config(config: LearnConfig, max_answers: int, **run: Any) -> GRPOConfig
         epsilon=config.epsilon,
         epsilon_high=config.epsilon_high,
         num_iterations=config.num_iterations,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=num_micro_batches,
-        num_generations=micro_batch * num_micro_batches,
+        per_device_train_batch_size=rows_at_once,
+        num_generations=rows_at_once,
+        gradient_accumulation_steps=1,  # `_Trainer.training_step` accumulates
         disable_dropout=True,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
@@ -352,8 +367,6 @@ def _trl_config(config: LearnConfig, max_answers: int, **run: Any) -> GRPOConfig
         max_steps=10**12,
         gradient_checkpointing=config.gradient_checkpointing,
         ignore_data_skip=True,
-        shuffle_dataset=False,
-        dataloader_pin_memory=False,
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to="none",
@@ -371,12 +384,6 @@ def _lora(rank: int) -> Any:
     )
 
 
-def _clock() -> Iterator[dict[str, str]]:
-    """TRL wants a data set; a row of it only says that another batch may come."""
-    while True:
-        yield {"prompt": ""}
-
-
 def _no_reward(completions: Sequence[str], **_: object) -> list[float]:
     """Advantages replace what TRL would make of rewards (`_Trainer._score`)."""
     return [0.0] * len(completions)
@@ -388,7 +395,6 @@ def _rollout(prompts: Sequence[str], trainer: "_Trainer") -> dict[str, Any]:
         "prompt_ids": [list(row.prompt_ids) for row in trainer.rows],
         "completion_ids": [list(row.answer_ids) for row in trainer.rows],
         "logprobs": None,
-        "env_mask": [[int(not row.is_filler)] * len(row.answer_ids) for row in trainer.rows],
     }
 
 
@@ -400,7 +406,9 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         self.ready: Future[list[_Step]] = Future()
         self.current: Future[list[_Step]] = self.ready
         """Who is told when the work under way is finished."""
-        self.rows: list[_Row] = []
+        self.micro_batch_answers = 1
+        self.rows: Sequence[_Row] = ()
+        self.rate_factor = 1.0
         self.steps: list[_Step] = []
         super().__init__(**kwargs)
 
@@ -426,62 +434,78 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
             else:
                 request.reply.set_result([])
 
-    def _prepare_inputs(self, generation_batch: object) -> dict[str, Any]:
-        """The next micro-batch. Unlike TRL's, it keeps the rows' order: so the same batches give
-        the same bits after a restart, whatever else used the random generator."""
-        num_micro_batches = self.args.steps_per_generation
-        if self._step % (num_micro_batches * self.num_iterations) == 0:
+    def get_train_dataloader(self) -> Iterator[list[dict[str, Any]]]:
+        """The micro-batches of each optimizer step, the same ones `num_iterations` times. Rows keep
+        their order: the same batches give the same bits after a restart."""
+        while True:
             batch = self.wait_for_batch()
-            num_used = math.ceil(len(batch.rows) / self.args.per_device_train_batch_size)
-            self._buffered_inputs = trl_utils.split_tensor_dict(
-                self._score(batch, num_used), num_used
-            )
-        inputs: dict[str, Any] = self._buffered_inputs[self._step % num_micro_batches]
-        return inputs
+            self.rate_factor = batch.rate_factor
+            self.model.train()  # by this TRL knows that it scores for training
+            num_parts = math.ceil(len(batch.rows) / self.micro_batch_answers)
+            size = math.ceil(len(batch.rows) / num_parts)
+            parts = [
+                self._score(batch.rows[start : start + size], batch.num_tokens)
+                for start in range(0, len(batch.rows), size)
+            ]
+            for _ in range(self.num_iterations):
+                yield parts
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """TRL's, but for the micro-batches that only a larger batch would need: it accumulates
-        always as many as the largest batch has."""
-        place = self._step % self.args.steps_per_generation
-        if 0 < len(self._buffered_inputs or ()) <= place:
-            self._step += 1
-            return torch.zeros((), device=self.accelerator.device)
-        return super().training_step(model, inputs, num_items_in_batch)
-
-    def _score(self, batch: _Batch, num_parts: int) -> dict[str, Any]:
-        """The batch as padded tensors, [rows, longest prompt or answer], with our advantages;
-        with as many fillers as `num_parts` equal parts need."""
-        eos = (self.processing_class.eos_token_id,)
-        missing = -len(batch.rows) % num_parts
-        self.rows = batch.rows + [_Row(eos, eos, 0.0, is_filler=True)] * missing
-        self.num_generations = len(self.rows)
+    def _score(self, rows: Sequence[_Row], num_tokens: int) -> dict[str, Any]:
+        """Rows as padded tensors, [rows, longest prompt or answer], with our advantages."""
+        self.rows = rows
+        self.num_generations = len(rows)
         scored: dict[str, Any] = self._generate_and_score_completions(
-            [{"prompt": ""} for _ in self.rows]
+            [{"prompt": ""} for _ in rows]
         )
         like = scored["advantages"]
-        scored["advantages"] = like.new_tensor([row.advantage for row in self.rows])
-        scored["num_items_in_batch"] = torch.tensor(batch.num_tokens, device=like.device)
+        scored["advantages"] = like.new_tensor([row.advantage for row in rows])
+        scored["num_items_in_batch"] = torch.tensor(num_tokens, device=like.device)
         return scored
 
-    def sum_logps(self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """TRL's for each micro-batch; gradients add up, since each divides by all the tokens."""
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self.rate_factor  # the scheduler sets the rate anew after every step
+        losses = []
+        for part in inputs:
+            losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """They are prepared."""
+        return inputs
+
+    def sum_logps(
+        self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], *, of_start: bool
+    ) -> list[float]:
         """Sum of the log-probabilities of each answer, given (prompt, answer) as ids.
 
         Padded on the right, where a causal model does not look; positions begin at 0.
         """
-        size = self.args.per_device_train_batch_size
+        size = self.micro_batch_answers
         was_training = self.model.training
         self.model.eval()  # no checkpointing of gradients
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._start() if of_start else nullcontext(self.model) as model:
                 parts = [
-                    self._sum_logps(rows[start : start + size])
+                    self._sum_logps(model, rows[start : start + size])
                     for start in range(0, len(rows), size)
                 ]
         finally:
             self.model.train(was_training)
         return [value for part in parts for value in part]
 
-    def _sum_logps(self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
+    @contextmanager
+    def _start(self) -> Iterator[torch.nn.Module]:
+        if self.ref_model is not None:
+            yield self.ref_model
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
+    def _sum_logps(
+        self, model: torch.nn.Module, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+    ) -> list[float]:
         shape = (len(rows), max(len(prompt) + len(answer) for prompt, answer in rows))
         ids = torch.full(shape, self.processing_class.pad_token_id)
         mask = torch.zeros(shape, dtype=torch.long)
@@ -493,7 +517,7 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
             labels[row, len(prompt) : end] = torch.tensor(answer)
         device = self.accelerator.device
         with self.accelerator.autocast():
-            found = self.model(
+            found = model(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 labels=labels.to(device),
@@ -505,9 +529,8 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Keeps the figures of one step, and no history: TRL's would grow for ever."""
         clipped = self._metrics["train"]["clip_ratio/region_mean"]
-        self.steps.append(
-            _Step(logs["loss"], logs["grad_norm"], logs["learning_rate"], statistics.fmean(clipped))
-        )
+        rate = logs["learning_rate"] * self.rate_factor  # logged is the scheduler's
+        self.steps.append(_Step(logs["loss"], logs["grad_norm"], rate, statistics.fmean(clipped)))
         self._metrics["train"].clear()
 
     def write(self, directory: Path) -> None:

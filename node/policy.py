@@ -3,15 +3,15 @@
 import hashlib
 import json
 import logging
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from node.groups import Group, Lesson, OwnRollout, Source, VerifiedRollout
 from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Generator, Sampling
+from node.groups import Group, Lesson, OwnRollout, Source, VerifiedRollout
+from node.likelihood import claimed_logp, importance_ratio, likeness, own_mean_logp, token_mean
 from node.status import ForeignFate
 from node.update import ForeignWeight, Update
 from rewards.question import Answer, Example, Expansion
@@ -76,13 +76,20 @@ class LanguagePolicy:
         max_prompt_tokens: int,
         seed: int,
         likelihood_weight: bool = False,
+        importance_ratio: float | None = None,
+        kl_every: int = 0,
     ) -> None:
         """
         Args:
             max_prompt_tokens: questions with more are left out, own and foreign.
             likelihood_weight: multiplies the advantages of each foreign group by
-                `likeness(l, o)`: l the mean log-probability per token of its answers, o that of
-                the batch's own answers, both under this policy as it is before the update.
+                `likeness(l, o, c)`: l the mean log-probability per token of its answers under this
+                policy as it is before the update, o that of the round's own answers, c what the
+                author claims.
+            importance_ratio: multiplies the advantage of each replayed answer by its truncated
+                importance ratio, at most this; None: by 1.
+            kl_every: measures the KL divergence from the start in round 1 and every such round;
+                0 never. The learner must have kept the start.
         """
         self.tokenizer = tokenizer
         self.generator = generator
@@ -91,6 +98,10 @@ class LanguagePolicy:
         self.max_prompt_tokens = max_prompt_tokens
         self.seed = seed
         self.likelihood_weight = likelihood_weight
+        self.importance_ratio = importance_ratio
+        self.kl_every = kl_every
+        self._fresh: list[OwnRollout] = []
+        """What was sampled in the round under way, whether or not it comes into the batch."""
         self._special_ids = special_ids(tokenizer)
 
     def roll_out(
@@ -115,7 +126,7 @@ class LanguagePolicy:
         if greedy:
             sampling = Sampling(1, self.sampling.max_new_tokens, MIN_TEMPERATURE)
         completions = self._generate(prompts, seeds, sampling)
-        return [
+        rollouts = [
             OwnRollout(
                 expansion=question,
                 answers=tuple(self._decode(one) for one in answers),
@@ -124,6 +135,10 @@ class LanguagePolicy:
             )
             for question, answers in zip(questions, completions, strict=True)
         ]
+        if not greedy:
+            same_round = [one for one in self._fresh if one.policy_round == round_number - 1]
+            self._fresh = same_round + rollouts
+        return rollouts
 
     def _generate(
         self, prompts: list[tuple[int, ...]], seeds: list[int], sampling: Sampling
@@ -162,23 +177,76 @@ class LanguagePolicy:
         return ForeignFate.USED
 
     def learn(self, batch: Sequence[Lesson]) -> Update:
-        """One step of the learner on the batch as token ids.
+        """One step of the learner on the batch as token ids, weighted as the settings say.
 
-        Every foreign rollout's likelihood is measured first. A claim of its author can lower its
-        weight and never raise it.
+        All that is measured is measured before the step.
         """
         groups = [encode(self.tokenizer, lesson) for lesson in batch]
+        own, self._fresh = self._fresh, []
+        foreign = self._weigh_foreign(batch, groups, own)
+        self._weigh_replayed(batch, groups)
+        kl_to_start = self._kl_to_start(own)
+        return replace(self.learner.learn(groups), foreign=foreign, kl_to_start=kl_to_start)
+
+    def _weigh_foreign(
+        self, batch: Sequence[Lesson], groups: list[Group], own: Sequence[OwnRollout]
+    ) -> tuple[ForeignWeight, ...]:
+        """Multiplies the weights of the foreign ones among `groups` by their likeness; where that
+        is off nothing is measured: it would cost a forward pass over all of them."""
         places = [place for place, one in enumerate(batch) if one.source is Source.FOREIGN]
-        logps = self.learner.mean_logps([groups[place] for place in places])
-        own_logp = own_mean_logp(batch)
-        figures = [
-            ForeignWeight(logp, likeness(logp, own_logp) if self.likelihood_weight else 1.0)
-            for logp in logps
+        if not self.likelihood_weight:
+            return (ForeignWeight(None, 1.0),) * len(places)
+        own_logp = own_mean_logp(own)
+        measured = self.learner.answer_logps([groups[place] for place in places])
+        figures = []
+        for place, logps in zip(places, measured, strict=True):
+            lengths = [len(ids) for ids in groups[place].answer_ids]
+            logp = token_mean(logps, lengths)
+            claim = claimed_logp(batch[place].rollout.answers, lengths)
+            weight = likeness(logp, own_logp, claim)
+            groups[place] = groups[place].times((weight,) * len(lengths))
+            figures.append(ForeignWeight(logp, weight))
+        return tuple(figures)
+
+    def _weigh_replayed(self, batch: Sequence[Lesson], groups: list[Group]) -> None:
+        """Multiplies the weights of the replayed answers in `groups` by their importance ratio; of
+        those without an advantage it is not measured."""
+        cap = self.importance_ratio
+        places = [place for place, one in enumerate(batch) if one.source is Source.REPLAY]
+        if cap is None or not places:
+            return
+        measured = self.learner.answer_logps([groups[place].taught for place in places])
+        for place, logps in zip(places, measured, strict=True):
+            now = iter(logps)
+            answers = zip(batch[place].rollout.answers, groups[place].advantages, strict=True)
+            ratios = [
+                importance_ratio(next(now), answer.mean_logp, cap) if advantage else 1.0
+                for answer, advantage in answers
+            ]
+            groups[place] = groups[place].times(ratios)
+
+    def _kl_to_start(self, own: Sequence[OwnRollout]) -> float | None:
+        """Over all of the round's own answers: those of a batch are chosen by their rewards."""
+        if not own or not self.kl_every:
+            return None
+        round_number = own[0].policy_round + 1
+        if round_number > 1 and round_number % self.kl_every:
+            return None
+        groups = [
+            Group(
+                question_ids(self.tokenizer, one.expansion),
+                one.token_ids,
+                advantages=(0.0,) * len(one.token_ids),
+            )
+            for one in own
         ]
-        for place, figure in zip(places, figures, strict=True):
-            weights = tuple(one * figure.weight for one in groups[place].answer_weights)
-            groups[place] = replace(groups[place], weights=weights)
-        return replace(self.learner.learn(groups), foreign=tuple(figures))
+        start = self.learner.answer_logps(groups, of_start=True)
+        start_logp = token_mean(
+            [logp for logps in start for logp in logps],
+            [len(ids) for group in groups for ids in group.answer_ids],
+        )
+        own_logp = own_mean_logp(own)
+        return None if own_logp is None or start_logp is None else own_logp - start_logp
 
     def sync(self) -> None:
         """Hands the learner's weights to the engine."""
@@ -192,28 +260,6 @@ class LanguagePolicy:
         """Ends the engine, then the learner's thread."""
         self.generator.close()
         self.learner.close()
-
-
-def own_mean_logp(batch: Sequence[Lesson]) -> float | None:
-    """Mean log-probability per token in nats of the batch's fresh own answers, as they were
-    sampled; None without any."""
-    fresh = [lesson.rollout for lesson in batch if lesson.source is Source.OWN]
-    own = [answer for rollout in fresh for answer in rollout.answers]
-    sums = [
-        (one.mean_logp * one.num_tokens, one.num_tokens) for one in own if one.mean_logp is not None
-    ]
-    num_tokens = sum(tokens for _, tokens in sums)
-    return sum(logps for logps, _ in sums) / num_tokens if num_tokens else None
-
-
-def likeness(logp: float, own_logp: float | None) -> float:
-    """min(1, exp(l - o)): how much less likely foreign tokens are than own ones, at most 1.
-
-    0 where nothing can be compared: without own answers, or where `logp` is not a number.
-    """
-    if own_logp is None or math.isnan(logp - own_logp):
-        return 0.0
-    return math.exp(min(0.0, logp - own_logp))
 
 
 def request_seed(seed: int, round_number: int, question: Expansion) -> int:

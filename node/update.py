@@ -7,16 +7,17 @@ from dataclasses import dataclass
 class ForeignWeight:
     """How likely one foreign rollout was to the own policy, before it learned from it."""
 
-    mean_logp: float
-    """Mean log-probability per token in nats over all its answers, at the sampling temperature."""
+    mean_logp: float | None
+    """Mean log-probability per token in nats over all its answers, at the sampling temperature;
+    None where it was not measured, because no weight depends on it."""
     weight: float
-    """What its advantages were multiplied by."""
+    """What its advantages were multiplied by because of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The figures of one `learn`. Where a step was skipped, only `step`, `skipped` and `foreign`
-    say more than nothing."""
+    """The figures of one `learn`. Where a step was skipped, only `step`, `skipped`, `foreign` and
+    `kl_to_start` say more than nothing."""
 
     step: int
     """Optimizer steps made so far."""
@@ -26,6 +27,7 @@ class Update:
     gradient_norm: float = 0.0
     """Before clipping."""
     learning_rate: float = 0.0
+    """That was in force: the schedule's, and less where `learn.ess_guard` made it so."""
     clip_share: float = 0.0
     """Share of tokens whose ratio was clipped."""
     num_answers: int = 0
@@ -37,5 +39,6 @@ class Update:
     """(sum w)^2 / sum w^2 over the weights of the answers that have a gradient, as a share of their
     number; 0 where none has one."""
     kl_to_start: float | None = None
-    """KL divergence from the start in nats per token, estimated on the batch's own answers as
-    sampled; None where it was not measured."""
+    """KL divergence from the start in nats per token, of the policy before this update: the mean
+    over the tokens of the round's own answers, as sampled, of log p(policy) - log p(start). An
+    estimate, which may be below 0; None where it was not measured."""

@@ -1,10 +1,13 @@
 """Learning is exactly the hand-written GRPO step, whatever the batch is made of."""
 
 import copy
+import gc
+import math
 import random
 import socket
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +23,11 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl.trainer import utils as trl_utils
 
 from bench import grpo_by_hand
-from node.groups import Group
+from node.batch import advantages
 from node.config import LearnConfig
 from node.generate import token_logps
-from node.learn import Learner, LearnerFailed, NonFiniteGradient, advantages
+from node.groups import Group
+from node.learn import Learner, LearnerFailed, NonFiniteGradient, effective_sample_size
 
 VOCABULARY = 64
 EOS, PAD = 1, 2
@@ -73,20 +77,19 @@ def make_group(rewards: Sequence[float], seed: int) -> Group:
     answers = tuple(
         (*(draw.randrange(3, VOCABULARY) for _ in range(draw.randint(0, 11))), EOS) for _ in rewards
     )
-    return Group(prompt, answers, tuple(rewards))
+    return Group(prompt, answers, tuple(grpo_by_hand.normalised(rewards)))
 
 
-OWN = (
-    make_group([1, 0, 0, 0, 1, 0, 0, 0], 1),
-    make_group([0, 0, 0, 0, 0, 0, 0, 1], 2),
-    make_group([0] * 8, 3),
+REWARDS = (
+    [1, 0, 0, 0, 1, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0, 0, 1],
+    [0] * 8,
+    [1, 0, 0, 1, 0],
+    [0, 1, 0],
+    [0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1],
 )
-FOREIGN = (
-    make_group([1, 0, 0, 1, 0], 4),
-    make_group([0, 1, 0], 5),
-    make_group([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1], 6),
-)
-MIXED = (*OWN, *FOREIGN)
+MIXED = tuple(make_group(rewards, seed) for seed, rewards in enumerate(REWARDS, 1))
+OWN, FOREIGN = MIXED[:3], MIXED[3:]
 BATCHES = (MIXED, FOREIGN, (OWN[1], FOREIGN[0]), OWN[:1], (FOREIGN[1],), MIXED[::-1])
 
 
@@ -99,17 +102,19 @@ def start(tmp_path: Path) -> Iterator[Any]:
         model: Qwen2ForCausalLM,
         resume_from: Path | None = None,
         temperature: float = 1.0,
+        bf16: bool = False,
         **kw: Any,
     ) -> Learner:
         learner = Learner(
             model,
             tiny_tokenizer(),
-            LearnConfig(**({"learning_rate": RATE} | kw)),
+            LearnConfig(**({"learning_rate": RATE, "kl_every": 0} | kw)),
             max_answers=50,
             max_answer_tokens=12,
             temperature=temperature,
             seed=2**40 + 3,
             work_dir=tmp_path / "work",
+            bf16=bf16,
             resume_from=resume_from,
         )
         learners.append(learner)
@@ -124,14 +129,23 @@ def by_hand(
     model: torch.nn.Module,
     batches: Sequence[Sequence[Group]],
     rate: float = RATE,
+    rates: Sequence[float] | None = None,
     **step: Any,
 ) -> torch.nn.Module:
-    """The model after hand-written steps on the batches."""
+    """The model after hand-written steps on the batches, `rates` with one learning rate each."""
     parameters = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
-    for batch in batches:
+    for batch, now in zip(batches, rates or [rate] * len(batches), strict=True):
+        optimizer.param_groups[0]["lr"] = now
         grpo_by_hand.step(model, optimizer, batch, **step)
     return model
+
+
+def norm_by_hand(batch: Sequence[Group]) -> float:
+    """Of the gradient of the first model on a batch."""
+    hand = tiny_model()
+    optimizer = torch.optim.AdamW(hand.parameters(), lr=RATE)
+    return grpo_by_hand.step(hand, optimizer, batch)[1]
 
 
 def distance(left: torch.nn.Module, right: torch.nn.Module) -> float:
@@ -175,12 +189,35 @@ def test_the_comparison_would_see_a_foreign_answer_masked_doubled_or_judged_by_a
         mask[foreign_answer] = weight
         wrong = by_hand(copy.deepcopy(before), [MIXED], mask=mask)
         assert distance(model, wrong) > 10 * TOLERANCE
-    right = [grpo_by_hand.normalised(group.rewards) for group in MIXED]
-    pooled = grpo_by_hand.normalised(MIXED[3].rewards + MIXED[1].rewards)
-    merged = [*right[:3], pooled[:5], *right[4:]]
-    wrong = by_hand(copy.deepcopy(before), [MIXED], advantages=merged)
+    pooled = grpo_by_hand.normalised(REWARDS[3] + REWARDS[1])
+    merged = [*MIXED[:3], replace(MIXED[3], advantages=tuple(pooled[:5])), *MIXED[4:]]
+    wrong = by_hand(copy.deepcopy(before), [merged])
     assert distance(model, wrong) > 10 * TOLERANCE
-    assert distance(model, by_hand(before, [MIXED], advantages=right)) < TOLERANCE
+    assert distance(model, by_hand(before, [MIXED])) < TOLERANCE
+
+
+def positives_only(group: Group) -> Group:
+    return replace(group, advantages=tuple(max(0.0, one) for one in group.advantages))
+
+
+@pytest.mark.parametrize("micro_batch", [64, 7])
+def test_positives_only_of_peers_and_of_earlier_rounds_give_the_hand_written_step(
+    start: Any, micro_batch: int
+) -> None:
+    """As the strategy `fill` composes a batch: signed fresh groups, the rest without negatives."""
+    model = tiny_model()
+    before = copy.deepcopy(model)
+    replayed = make_group([0, 1, 1, 0, 0, 0, 0, 1], 7)
+    batch = (*OWN[:2], *map(positives_only, (*FOREIGN, replayed)))
+    update = start(model, micro_batch_answers=micro_batch).learn(batch)
+    assert distance(model, by_hand(copy.deepcopy(before), [batch])) < TOLERANCE
+    assert update.num_answers == 44
+    assert update.num_tokens == sum(len(ids) for group in batch for ids in group.answer_ids)
+    signed = by_hand(copy.deepcopy(before), [(*OWN[:2], *FOREIGN, replayed)])
+    assert distance(model, signed) > 10 * TOLERANCE
+    assert update.gradient_norm == pytest.approx(norm_by_hand(batch), rel=1e-4)
+    dropped = [group.taught for group in batch]
+    assert update.gradient_norm != pytest.approx(norm_by_hand(dropped), rel=0.1), "fewer tokens"
 
 
 def test_steps_on_batches_of_changing_size_stay_with_the_hand_written_ones(start: Any) -> None:
@@ -193,39 +230,43 @@ def test_steps_on_batches_of_changing_size_stay_with_the_hand_written_ones(start
     assert distance(model, expected) < 3 * TOLERANCE
 
 
-WEIGHTS = (1.0, 1.0, 1.0, 0.25, 0.0, 0.7)
-WEIGHTED = tuple(replace(one, weight=w) for one, w in zip(MIXED, WEIGHTS, strict=True))
+def weighed(group: Group, *weights: float) -> Group:
+    """With one weight for all answers, or with one for each."""
+    size = len(group.answer_ids)
+    return replace(group, weights=weights if len(weights) > 1 else weights * size)
 
 
-def weighted_advantages(batch: Sequence[Group]) -> list[list[float]]:
-    return [[one.weight * value for value in grpo_by_hand.normalised(one.rewards)] for one in batch]
+PER_ANSWER = (1.0, 0.3, 2.0, 0.0, 1.5, 0.1, 1.0, 1.0)
+WEIGHTED = (
+    OWN[0],
+    weighed(OWN[1], *PER_ANSWER),
+    OWN[2],
+    weighed(FOREIGN[0], 0.25),
+    weighed(FOREIGN[1], 0.0),
+    weighed(FOREIGN[2], 0.7),
+)
 
 
 @pytest.mark.parametrize("micro_batch", [64, 7])
-def test_weights_multiply_the_advantages_of_foreign_groups_of_any_size(
+def test_weights_multiply_the_advantages_of_groups_of_any_size_and_of_single_answers(
     start: Any, micro_batch: int
 ) -> None:
     model = tiny_model()
     before = copy.deepcopy(model)
     update = start(model, micro_batch_answers=micro_batch).learn(WEIGHTED)
-    right = weighted_advantages(WEIGHTED)
-    expected = by_hand(copy.deepcopy(before), [WEIGHTED], advantages=right)
+    expected = by_hand(copy.deepcopy(before), [WEIGHTED])
     assert distance(model, expected) < TOLERANCE
-    unweighted = by_hand(before, [MIXED])
-    assert distance(model, unweighted) > 10 * TOLERANCE
+    per_group = (*WEIGHTED[:1], weighed(OWN[1], sum(PER_ANSWER) / 8), *WEIGHTED[2:])
+    for wrong in (MIXED, per_group):
+        assert distance(model, by_hand(copy.deepcopy(before), [wrong])) > 10 * TOLERANCE
     assert update.num_tokens == sum(len(ids) for group in MIXED for ids in group.answer_ids)
 
 
 def test_a_group_of_weight_zero_counts_in_the_mean_over_tokens_as_one_of_a_small_weight(
     start: Any,
 ) -> None:
-    def norm_by_hand(batch: Sequence[Group]) -> float:
-        hand = tiny_model()
-        optimizer = torch.optim.AdamW(hand.parameters(), lr=RATE)
-        return grpo_by_hand.step(hand, optimizer, batch, advantages=weighted_advantages(batch))[1]
-
     norm = start(tiny_model()).learn(WEIGHTED).gradient_norm
-    small = replace(WEIGHTED[4], weight=1e-6)
+    small = weighed(WEIGHTED[4], 1e-6)
     nearly = start(tiny_model()).learn((*WEIGHTED[:4], small, WEIGHTED[5])).gradient_norm
     assert norm == pytest.approx(nearly, rel=1e-4)
     assert norm == pytest.approx(norm_by_hand(WEIGHTED), rel=1e-4)
@@ -236,18 +277,74 @@ def test_a_group_of_weight_zero_counts_in_the_mean_over_tokens_as_one_of_a_small
 def test_a_kl_weight_acts_on_a_group_of_weight_zero(start: Any) -> None:
     model = tiny_model()
     kl: dict[str, Any] = {"kl_weight": 0.5, "reference": copy.deepcopy(model), "rate": 1e-3}
-    right = weighted_advantages(WEIGHTED)
-    expected = by_hand(copy.deepcopy(model), [WEIGHTED, WEIGHTED], advantages=right, **kl)
+    expected = by_hand(copy.deepcopy(model), [WEIGHTED, WEIGHTED], **kl)
     learner = start(model, kl_weight=0.5, learning_rate=1e-3)
     learner.learn(WEIGHTED)
     learner.learn(WEIGHTED)
     assert distance(model, expected) < 3e-5
 
 
+def test_the_effective_sample_size_is_a_share_of_the_answers_that_have_a_gradient() -> None:
+    assert effective_sample_size([]) == 0
+    assert effective_sample_size([OWN[2]]) == 0
+    assert effective_sample_size(OWN) == 1
+    assert effective_sample_size([weighed(FOREIGN[1], 0.0)]) == 0
+    assert effective_sample_size([weighed(FOREIGN[1], 0.2)]) == pytest.approx(1), "all alike"
+    # Two groups of 8 and of 3 answers, weighing 1 and 1/2: (9.5)^2 / 8.75 of 11.
+    pair = (OWN[0], weighed(FOREIGN[1], 0.5))
+    assert effective_sample_size(pair) == pytest.approx(9.5**2 / 8.75 / 11)
+    one = positives_only(OWN[1])
+    assert effective_sample_size([weighed(one, *(9.0,) * 7, 0.1)]) == pytest.approx(1)
+
+
+def test_the_guard_scales_the_rate_of_this_step_by_the_root_of_the_sample_size(start: Any) -> None:
+    model = tiny_model()
+    before = copy.deepcopy(model)
+    share = effective_sample_size(WEIGHTED)
+    assert 0.3 < share < 0.9
+    low = RATE * math.sqrt(share)
+    learner = start(model, ess_guard=True)
+    first = learner.learn(WEIGHTED)
+    assert first.effective_sample_size == share
+    assert first.learning_rate == pytest.approx(low)
+    expected = by_hand(copy.deepcopy(before), [WEIGHTED], rates=[low])
+    assert distance(model, expected) < TOLERANCE
+    assert distance(model, by_hand(copy.deepcopy(before), [WEIGHTED])) > 2 * TOLERANCE
+    second = learner.learn(MIXED)
+    assert second.learning_rate == RATE, "the schedule's own is back"
+    expected = by_hand(copy.deepcopy(before), [WEIGHTED, MIXED], rates=[low, RATE])
+    assert distance(model, expected) < TOLERANCE
+
+
+def test_the_guard_acts_in_every_iteration_on_top_of_the_schedule_and_over_a_restart(
+    start: Any, tmp_path: Path
+) -> None:
+    settings = {
+        "ess_guard": True,
+        "num_iterations": 2,
+        "schedule": "constant_with_warmup",
+        "warmup_steps": 8,
+        "learning_rate": 8e-4,
+    }
+    low = math.sqrt(effective_sample_size(WEIGHTED))
+    learner = start(tiny_model(), **settings)
+    rates = [learner.learn(batch).learning_rate for batch in (WEIGHTED, MIXED, WEIGHTED)]
+    learner.save(tmp_path)
+    learner.close()
+    learner = start(tiny_model(), resume_from=tmp_path, **settings)
+    rates += [learner.learn(batch).learning_rate for batch in (MIXED, WEIGHTED, MIXED)]
+    assert rates == pytest.approx([1e-4 * low, 3e-4, 5e-4 * low, 7e-4, 8e-4 * low, 8e-4])
+
+
+def test_where_no_answer_has_a_weight_the_kl_term_moves_at_the_full_rate(start: Any) -> None:
+    learner = start(tiny_model(), ess_guard=True, kl_weight=0.5)
+    assert learner.learn(OWN[2:]).learning_rate == RATE
+
+
 def test_a_batch_whose_lessons_all_have_weight_zero_is_skipped(start: Any) -> None:
     model = tiny_model()
     before = copy.deepcopy(model)
-    update = start(model).learn((OWN[2], replace(FOREIGN[0], weight=0.0)))
+    update = start(model).learn((OWN[2], weighed(FOREIGN[0], 0.0)))
     assert update.skipped == "no informative group"
     assert update.num_answers == 13
     assert distance(model, before) == 0
@@ -256,18 +353,20 @@ def test_a_batch_whose_lessons_all_have_weight_zero_is_skipped(start: Any) -> No
 def logps_one_by_one(
     model: torch.nn.Module, groups: Sequence[Group], temperature: float = 1.0
 ) -> list[float]:
-    """Mean log-probability per token of each group: an answer at a time, no padding."""
+    """Mean log-probability per token of each answer: one at a time, no padding."""
     means = []
     for group in groups:
-        logps: list[float] = []
         for ids in group.answer_ids:
             tokens = torch.tensor([group.prompt_ids + ids])
             with torch.no_grad():
                 logits = model(input_ids=tokens).logits[0, :-1] / temperature
             scored = logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
-            logps += scored[len(group.prompt_ids) - 1 :].tolist()
-        means.append(sum(logps) / len(logps))
+            means.append(float(scored[len(group.prompt_ids) - 1 :].mean()))
     return means
+
+
+def flat(logps: Sequence[Sequence[float]]) -> list[float]:
+    return [one for group in logps for one in group]
 
 
 @pytest.mark.parametrize("micro_batch", [64, 7, 1])
@@ -276,26 +375,17 @@ def test_likelihoods_are_those_of_each_answer_alone_whatever_it_is_padded_to(
 ) -> None:
     model = tiny_model()
     learner = start(model, micro_batch_answers=micro_batch)
-    found = learner.mean_logps(MIXED)
-    expected = []
-    for group in MIXED:
-        per_answer = [
-            token_logps(model, group.prompt_ids + ids)[len(group.prompt_ids) - 1 :]
-            for ids in group.answer_ids
-        ]
-        assert [len(one) for one in per_answer] == [len(ids) for ids in group.answer_ids]
-        flat = [logp for one in per_answer for logp in one]
-        expected.append(sum(flat) / len(flat))
-    assert found == pytest.approx(expected, abs=1e-5)
-    assert [learner.mean_logps([group])[0] for group in MIXED] == pytest.approx(found, abs=1e-5)
-    one = make_group([1, 0], 7)
-    alone = [replace(one, answer_ids=(ids,), rewards=(1.0,)) for ids in one.answer_ids]
-    lengths = [len(ids) for ids in one.answer_ids]
-    assert lengths[0] != lengths[1], "or a mean over answers would equal one over tokens"
-    means = learner.mean_logps(alone)
-    weighted = sum(m * n for m, n in zip(means, lengths, strict=True)) / sum(lengths)
-    assert learner.mean_logps([one]) == pytest.approx([weighted], abs=1e-5)
-    assert learner.mean_logps([]) == []
+    found = learner.answer_logps(MIXED)
+    assert [len(one) for one in found] == [len(group.answer_ids) for group in MIXED]
+    assert flat(found) == pytest.approx(logps_one_by_one(model, MIXED), abs=1e-5)
+    [first] = learner.answer_logps(MIXED[:1])
+    prompt, ids = MIXED[0].prompt_ids, MIXED[0].answer_ids[0]
+    tokens = token_logps(model, prompt + ids)[len(prompt) - 1 :]
+    assert first[0] == pytest.approx(sum(tokens) / len(ids), abs=1e-5)
+    assert learner.answer_logps([]) == []
+    assert learner.answer_logps([OWN[2].taught]) == [()]
+    many = learner.answer_logps(MIXED * 2)
+    assert flat(many) == pytest.approx(flat(found) * 2, abs=1e-5), "more than a batch may have"
 
 
 @pytest.mark.parametrize("settings", [{"lora_rank": 4}, {"gradient_checkpointing": True}])
@@ -303,30 +393,79 @@ def test_likelihoods_are_of_the_model_as_it_is_now_at_the_sampling_temperature(
     start: Any, settings: dict[str, Any]
 ) -> None:
     learner = start(tiny_model(), temperature=0.7, learning_rate=1e-2, **settings)
-    first = learner.mean_logps(FOREIGN)
+    first = flat(learner.answer_logps(FOREIGN))
     assert first == pytest.approx(logps_one_by_one(learner.model, FOREIGN, 0.7), abs=1e-5)
     learner.learn(MIXED)
     learner.learn(MIXED)
-    now = learner.mean_logps(FOREIGN)
+    now = flat(learner.answer_logps(FOREIGN))
     assert now == pytest.approx(logps_one_by_one(learner.model, FOREIGN, 0.7), abs=1e-5)
     assert now != pytest.approx(first, abs=1e-3)
 
 
-def test_asking_for_likelihoods_does_not_disturb_learning(start: Any) -> None:
+STARTS: tuple[dict[str, Any], ...] = ({"kl_every": 1}, {"kl_weight": 0.5}, {"lora_rank": 4})
+
+
+@pytest.mark.parametrize("settings", STARTS)
+def test_likelihoods_of_the_start_stay_what_they_were_also_after_a_restart(
+    start: Any, tmp_path: Path, settings: dict[str, Any]
+) -> None:
     model = tiny_model()
-    expected = by_hand(copy.deepcopy(model), [MIXED, FOREIGN])
-    learner = start(model, micro_batch_answers=20)
-    for batch in (MIXED, FOREIGN):
-        learner.mean_logps(FOREIGN)
-        learner.learn(batch)
-    assert distance(model, expected) < 3 * TOLERANCE
-    assert all(parameter.grad is None for parameter in model.parameters())
+    expected = logps_one_by_one(copy.deepcopy(model), MIXED, 0.7)
+    settings = {"temperature": 0.7, "learning_rate": 1e-2, "micro_batch_answers": 20} | settings
+    learner = start(model, **settings)
+    for _ in range(2):
+        learner.learn(MIXED)
+        logps = learner.answer_logps(MIXED, of_start=True)
+        assert flat(logps) == pytest.approx(expected, abs=1e-5)
+    now = flat(learner.answer_logps(MIXED))
+    assert now != pytest.approx(expected, abs=1e-3)
+    learner.save(tmp_path)
+    learner.close()
+    resumed = start(tiny_model(), resume_from=tmp_path, **settings)
+    logps = resumed.answer_logps(MIXED, of_start=True)
+    assert flat(logps) == pytest.approx(expected, abs=1e-5)
+    assert flat(resumed.answer_logps(MIXED)) == pytest.approx(now, abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", STARTS)
+def test_asking_for_likelihoods_does_not_disturb_learning(
+    start: Any, settings: dict[str, Any]
+) -> None:
+    def learn(asks: bool) -> torch.nn.Module:
+        learner = start(tiny_model(), micro_batch_answers=20, learning_rate=1e-3, **settings)
+        for batch in (MIXED, FOREIGN):
+            if asks:
+                learner.answer_logps(FOREIGN)
+                learner.answer_logps(FOREIGN, of_start=True)
+            learner.learn(batch)
+        assert all(parameter.grad is None for parameter in learner.model.parameters())
+        model: torch.nn.Module = learner.model
+        return model
+
+    assert distance(learn(asks=True), learn(asks=False)) == 0
+
+
+def test_the_start_is_kept_in_the_dtype_of_generation_and_only_where_it_is_needed(
+    start: Any,
+) -> None:
+    def kept(**settings: Any) -> Any:
+        start_model = start(tiny_model(), **settings)._trainer.ref_model
+        return start_model and {one.dtype for one in start_model.parameters()}
+
+    assert kept(kl_every=0) is None
+    assert kept(kl_every=5, lora_rank=4) is None
+    assert kept(kl_every=5) == {torch.float32}
+    assert kept(kl_every=5, bf16=True) == {torch.bfloat16}
+    assert kept(kl_every=5, kl_weight=0.1, bf16=True) == {torch.float32}
+    half = start(tiny_model(), kl_every=5, bf16=True)
+    logps = flat(half.answer_logps(MIXED, of_start=True))
+    assert logps == pytest.approx(flat(half.answer_logps(MIXED)), abs=0.1)
 
 
 def test_a_malformed_group_has_no_likelihood(start: Any) -> None:
     bad = Group(FOREIGN[1].prompt_ids, ((5,), (VOCABULARY,)), (1, 0))
     with pytest.raises(ValueError, match=r"group 1 of the batch: answer 1 .* outside"):
-        start(tiny_model()).mean_logps((FOREIGN[1], bad))
+        start(tiny_model()).answer_logps((FOREIGN[1], bad))
 
 
 def test_several_iterations_clip_as_the_hand_written_steps_do(start: Any) -> None:
@@ -374,7 +513,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(start: Any) -> None:
 
 def test_advantages_are_those_of_trl() -> None:
     assert advantages([1, 0, 0, 0]) == pytest.approx([0.75 / 0.5001] + [-0.25 / 0.5001] * 3)
-    assert advantages([1, 1, 1]) == [0, 0, 0]
+    assert advantages([1, 1, 1]) == (0, 0, 0)
     rewards = [0.3, 1.0, 0.0, 0.25, 0.3]
     tensor = torch.tensor([rewards])
     std = trl_utils.nanstd(tensor, dim=1)
@@ -445,12 +584,15 @@ GOOD = FOREIGN[1]
     ("bad", "problem"),
     [
         (Group(GOOD.prompt_ids, ((5, 1), (), (6,)), (1, 0, 0)), "answer 1 is empty"),
-        (Group((), GOOD.answer_ids, GOOD.rewards), "the prompt is empty"),
+        (Group((), GOOD.answer_ids, GOOD.advantages), "the prompt is empty"),
         (Group(GOOD.prompt_ids, ((5,), (VOCABULARY,)), (1, 0)), "answer 1 .* outside"),
         (Group((5, -1), ((5,), (6,)), (1, 0)), "the prompt .* outside"),
         (Group(GOOD.prompt_ids, ((5,) * 13, (6,)), (1, 0)), "13 tokens, at most 12"),
         (Group((5,) * 60, ((5,) * 5, (6,)), (1, 0)), "64 positions"),
-        (Group(GOOD.prompt_ids, ((5,), (6,)), (1,)), "2 answers, but 1 rewards"),
+        (Group(GOOD.prompt_ids, ((5,), (6,)), (1,)), "2 answers, but 1 advantages"),
+        (Group(GOOD.prompt_ids, ((5,), (6,)), (1, 0), (1.0,)), "2 answers, but 1 weights"),
+        (Group(GOOD.prompt_ids, ((5,), (6,)), (1, 0), (1.0, -0.5)), "weight -0.5"),
+        (Group(GOOD.prompt_ids, ((5,), (6,)), (1, 0), (float("inf"), 1.0)), "weight inf"),
         (Group(GOOD.prompt_ids, ((5,), (6,)), (1, float("nan"))), "not finite"),
     ],
 )
@@ -596,6 +738,50 @@ def test_nothing_is_printed_sent_or_written_besides_the_checkpoint(
     tokenizer = {"tokenizer.json", "tokenizer_config.json"}
     trainer = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
     assert {path.name for path in directory.iterdir()} == weights | tokenizer | trainer
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_learners_of_one_process_are_as_each_alone(start: Any, lora_rank: int) -> None:
+    """Other batches, rates, micro-batches and arithmetic beside it change nothing."""
+    settings = {"lora_rank": lora_rank, "learning_rate": 1e-3, "micro_batch_answers": 20}
+    alone = start(tiny_model(), **settings)
+    for batch in (MIXED, FOREIGN):
+        alone.learn(batch)
+    before = start(tiny_model(1), micro_batch_answers=7, kl_every=1)
+    among = start(tiny_model(), **settings)
+    after = start(tiny_model(2), num_iterations=2, ess_guard=True, temperature=0.5)
+    for batch in (MIXED, FOREIGN):
+        for other in (before, after):
+            other.learn(WEIGHTED[3:])
+        among.learn(batch)
+    assert distance(among.model, alone.model) == 0
+    before.close()
+    after.close()
+    assert among.learn(FOREIGN[1:2]).step == 3, "the end of others is not its end"
+
+
+def test_what_is_closed_and_forgotten_frees_its_memory(tmp_path: Path) -> None:
+    model = tiny_model()
+    learner = Learner(
+        model,
+        tiny_tokenizer(),
+        LearnConfig(kl_every=1),
+        max_answers=50,
+        max_answer_tokens=12,
+        temperature=1.0,
+        seed=1,
+        work_dir=tmp_path,
+    )
+    learner.learn(MIXED)
+    trainer = learner._trainer
+    kept = [trainer, trainer.model, trainer.ref_model, trainer.optimizer.optimizer]
+    alive = [weakref.ref(one) for one in kept]
+    thread = learner._thread
+    learner.close()
+    assert not thread.is_alive()
+    del model, learner, trainer, kept
+    gc.collect()
+    assert [one() for one in alive] == [None] * 4
 
 
 def test_no_history_is_kept(start: Any) -> None:

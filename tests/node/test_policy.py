@@ -1,10 +1,12 @@
 """How a language model takes part: prompts, answers, foreign text, and the weight it gets."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import pytest
@@ -12,17 +14,16 @@ from msgspec.structs import replace as changed
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from node.groups import Group, Origin, VerifiedRollout
 from node.config import PolicyConfig
 from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Sampling
+from node.groups import Group, Lesson, Origin, OwnRollout, Source, VerifiedRollout
+from node.likelihood import own_mean_logp
 from node.model import load_tokenizer
 from node.policy import (
     LanguagePolicy,
     ScriptedPolicy,
     answer_ids,
     encode,
-    likeness,
-    own_mean_logp,
     prompt_ids,
     question_ids,
     request_seed,
@@ -41,6 +42,9 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return load_tokenizer(TINY, PolicyConfig())
 
 
+LOGPS = (-0.25, -2.0, -math.inf, math.nan)
+
+
 class FakeLearner:
     """Remembers what it was given."""
 
@@ -49,16 +53,23 @@ class FakeLearner:
     def __init__(self) -> None:
         self.batches: list[Sequence[Group]] = []
         self.measured: list[Sequence[Group]] = []
-        self.logps = iter([-0.25, -2.0, float("-inf"), float("nan")] * 9)
+        self.of_start: list[Sequence[Group]] = []
+        self.logps = itertools.cycle(LOGPS)
+        """One per group, for all its answers."""
 
-    def mean_logps(self, groups: Sequence[Group]) -> list[float]:
+    def answer_logps(
+        self, groups: Sequence[Group], *, of_start: bool = False
+    ) -> list[tuple[float, ...]]:
         assert not self.batches, "to be asked before the update"
+        if of_start:
+            self.of_start.append(groups)
+            return [(-1.25,) * len(group.answer_ids) for group in groups]
         self.measured.append(groups)
-        return [next(self.logps) for _ in groups]
+        return [(next(self.logps),) * len(group.answer_ids) for group in groups]
 
     def learn(self, batch: Sequence[Group]) -> Update:
         self.batches.append(batch)
-        return Update(step=len(self.batches))
+        return Update(step=len(self.batches), skipped=None if batch else "the batch is empty")
 
 
 class FakeGenerator:
@@ -91,7 +102,7 @@ def make_policy(
     deaths: int = 0,
     max_prompt_tokens: int = 100,
     max_new_tokens: int = 8,
-    likelihood_weight: bool = False,
+    **options: Any,
 ) -> LanguagePolicy:
     token_ids = (*tokenizer.encode("7"), tokenizer.eos_token_id)
     return LanguagePolicy(
@@ -101,7 +112,7 @@ def make_policy(
         Sampling(num_answers=2, max_new_tokens=max_new_tokens),
         max_prompt_tokens=max_prompt_tokens,
         seed=1,
-        likelihood_weight=likelihood_weight,
+        **options,
     )
 
 
@@ -115,6 +126,16 @@ def verified(
 
 def foreign(*answers: Answer) -> VerifiedRollout:
     return verified(answers, None)
+
+
+def lesson(rollout: VerifiedRollout, *advantages: float, weight: float = 1.0) -> Lesson:
+    """A fresh own rollout or a foreign one; without advantages, the rewards stand for them."""
+    source = Source.OWN if rollout.token_ids else Source.FOREIGN
+    return Lesson(rollout, source, advantages or rollout.rewards, weight)
+
+
+def replayed(rollout: VerifiedRollout, *advantages: float, weight: float = 1.0) -> Lesson:
+    return replace(lesson(rollout, *advantages, weight=weight), source=Source.REPLAY)
 
 
 def unigram_tokenizer() -> PreTrainedTokenizerFast:
@@ -155,9 +176,11 @@ def test_a_greedy_answer_is_one_and_of_the_most_likely_tokens(
 
 def test_own_answers_keep_their_sampled_ids(tokenizer: PreTrainedTokenizerBase) -> None:
     sampled = ((5, 6, tokenizer.eos_token_id), (9,))
-    group = encode(tokenizer, verified([Answer("x", True), Answer("7", False)], sampled))
+    own = verified([Answer("x", True), Answer("7", False)], sampled)
+    group = encode(tokenizer, lesson(own, -0.7, 0.7, weight=0.5))
     assert group.answer_ids == sampled
-    assert group.rewards == (0.0, 1.0)
+    assert group.advantages == (-0.7, 0.7)
+    assert group.answer_weights == (0.5, 0.5)
     assert group.prompt_ids == prompt_ids(tokenizer, QUESTION.text)
 
 
@@ -223,7 +246,7 @@ def test_foreign_answers_end_only_if_their_author_says_finished(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     answers = [Answer("7", True), Answer("7", False)]
-    finished, cut = encode(tokenizer, verified(answers, None)).answer_ids
+    finished, cut = encode(tokenizer, lesson(foreign(*answers))).answer_ids
     assert finished == (*cut, tokenizer.eos_token_id)
 
 
@@ -326,7 +349,7 @@ def test_own_and_foreign_answers_follow_the_same_prompt_and_all_of_it_counts(
         replace(verified([Answer("7", True)], ids), expansion=SHOWN) for ids in (None, ((9,),))
     ]
     for rollout in rollouts:
-        assert encode(tokenizer, rollout).prompt_ids == question_ids(tokenizer, SHOWN)
+        assert encode(tokenizer, lesson(rollout)).prompt_ids == question_ids(tokenizer, SHOWN)
     just, less = (make_policy(tokenizer, max_prompt_tokens=length - n) for n in (0, 1))
     assert just.fate(rollouts[0]) is ForeignFate.USED
     assert less.fate(rollouts[0]) is ForeignFate.TOO_LONG
@@ -377,89 +400,143 @@ def test_questions_that_do_not_fit_are_left_out_loudly(
 OWN_ANSWERS = [Answer("7", True, 3, -0.5), Answer("8", True, 1, -2.5)]
 
 
-def mixed_batch(tokenizer: PreTrainedTokenizerBase) -> list[VerifiedRollout]:
-    """One own rollout (mean -1.0 per token) and four foreign ones, whose claims are absurd."""
-    own = verified(OWN_ANSWERS, ((5, 6, 7), (9,)))
+def mixed_batch(tokenizer: PreTrainedTokenizerBase) -> list[Lesson]:
+    """An own rollout, and four foreign ones whose authors claim absurd things."""
+    own = lesson(verified(OWN_ANSWERS, ((5, 6, 7), (9,))))
     texts = ["one", "two", "three", "four"]
-    claims = [Answer("7", True, 10**6, 0.0), Answer("x", True, 1, -99.0)]
-    return [own, *(foreign(*(changed(one, text=text) for one in claims)) for text in texts)]
+    claims = [Answer("7", True, 10**6, -2.5), Answer("x", True, 1, -99.0)]
+    peers = [foreign(*(changed(one, text=text) for one in claims)) for text in texts]
+    return [own, *(lesson(one, 1.0, -1.0, weight=0.5) for one in peers)]
 
 
-def test_learning_hands_over_every_group(tokenizer: PreTrainedTokenizerBase) -> None:
-    policy = make_policy(tokenizer)
-    batch = [foreign(Answer("7", True), Answer("8", True))] * 3
-    assert policy.learn(batch).step == 1
-    [groups] = policy.learner.batches  # type: ignore[attr-defined]
-    assert [group.rewards for group in groups] == [(1.0, 0.0)] * 3
-    assert [group.weight for group in groups] == [1.0] * 3
+def fresh(*means: float, round_number: int = 1) -> OwnRollout:
+    """What the policy has sampled: an answer of two tokens for each mean."""
+    answers = tuple(Answer("7", True, 2, mean) for mean in means)
+    return OwnRollout(QUESTION, answers, round_number - 1, ((5, 6),) * len(means))
 
 
-@pytest.mark.parametrize("is_weighted", [False, True])
-def test_every_foreign_group_is_measured_and_weighed_only_where_the_settings_say_so(
-    tokenizer: PreTrainedTokenizerBase, is_weighted: bool
+def test_learning_hands_over_every_group_and_measures_nothing_that_no_setting_asks_for(
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    policy = make_policy(tokenizer, likelihood_weight=is_weighted)
+    policy = make_policy(tokenizer)
+    policy.roll_out([QUESTION], 1)
+    own = verified(OWN_ANSWERS, ((5, 6, 7), (9,)))
+    peer = foreign(Answer("7", True, mean_logp=-1.0), Answer("8", True))
+    batch = [lesson(own, 0.7, -0.7), replayed(own, 0.7, 0.0), lesson(peer, 1, 0, weight=0.5)]
+    update = policy.learn(batch)
+    assert update == Update(step=1, foreign=(ForeignWeight(None, 1.0),))
+    assert policy.learner.batches == [[encode(tokenizer, one) for one in batch]]  # type: ignore[attr-defined]
+    assert policy.learner.measured == []  # type: ignore[attr-defined]
+    assert policy.learner.of_start == []  # type: ignore[attr-defined]
+
+
+def test_foreign_groups_weigh_what_likeness_to_all_own_answers_and_claims_leave_them(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    policy = make_policy(tokenizer, likelihood_weight=True)
     batch = mixed_batch(tokenizer)
+    policy.roll_out([QUESTION], 1)
+    policy.roll_out([QUESTION], 1, greedy=True)
+    assert own_mean_logp(policy._fresh) == -0.5, "of what was sampled, not of what is in the batch"
     update = policy.learn(batch)
     [measured] = policy.learner.measured  # type: ignore[attr-defined]
     [learned] = policy.learner.batches  # type: ignore[attr-defined]
-    assert measured == [encode(tokenizer, one) for one in batch[1:]]
-    weights = [1.0, math.exp(-1.0), 0.0, 0.0] if is_weighted else [1.0] * 4
-    assert [group.weight for group in learned] == [1.0, *weights]
-    assert [replace(group, weight=1.0) for group in learned] == [
-        encode(tokenizer, one) for one in batch
-    ]
-    assert [one.weight for one in update.foreign] == weights
-    assert update.foreign[:3] == tuple(
-        ForeignWeight(logp, weight)
-        for logp, weight in zip((-0.25, -2.0, -math.inf), weights, strict=False)
-    )
+    assert measured == [encode(tokenizer, one) for one in batch[1:]], "foreign ones only"
+    weights = [1.0, math.exp(-1.5), 0.0, 0.0]
+    assert [one.weight for one in update.foreign] == pytest.approx(weights)
+    assert learned[0] == encode(tokenizer, batch[0])
+    for group, before, weight in zip(learned[1:], measured, weights, strict=True):
+        assert group.weights == pytest.approx((weight * 0.5,) * 2)
+        assert replace(group, weights=before.weights) == before
+    assert [one.mean_logp for one in update.foreign[:3]] == [-0.25, -2.0, -math.inf]
 
 
-def test_no_claim_of_a_peer_changes_a_weight(tokenizer: PreTrainedTokenizerBase) -> None:
-    honest = mixed_batch(tokenizer)
-    liars = [
-        honest[0],
-        *(
-            replace(
-                one, answers=tuple(changed(a, num_tokens=1, mean_logp=0.0) for a in one.answers)
-            )
-            for one in honest[1:]
-        ),
-    ]
-    updates = [
-        make_policy(tokenizer, likelihood_weight=True).learn(batch) for batch in (honest, liars)
-    ]
-    assert [one.weight for one in updates[0].foreign] == [one.weight for one in updates[1].foreign]
-
-
-def test_own_answers_are_averaged_per_token() -> None:
-    own = verified(OWN_ANSWERS, ((5, 6, 7), (9,)))
-    assert own_mean_logp([own]) == pytest.approx(-1.0)
-    sure = verified([Answer("7", True, 4, 0.0)], ((5, 6, 7, 8),))
-    assert own_mean_logp([own, sure]) == pytest.approx(-0.5), "0 is a value, too"
-    assert own_mean_logp([foreign(Answer("7", True, 4, -3.0))]) is None
-    assert own_mean_logp([]) is None
-
-
-@pytest.mark.parametrize(
-    ("logp", "own_logp", "weight"),
-    [
-        (-1.0, -1.0, 1.0),
-        (-0.5, -1.0, 1.0),
-        (-2.0, -1.0, math.exp(-1.0)),
-        (0.0, -1e6, 1.0),
-        (-1e6, -1.0, 0.0),
-        (-math.inf, -1.0, 0.0),
-        (math.nan, -1.0, 0.0),
-        (-1.0, math.nan, 0.0),
-        (-1.0, None, 0.0),
-    ],
-)
-def test_likeness_is_at_most_one_and_zero_where_nothing_can_be_compared(
-    logp: float, own_logp: float | None, weight: float
+def test_a_group_less_likely_than_its_author_claims_weighs_less(
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    assert likeness(logp, own_logp) == pytest.approx(weight)
+    def weight(*claims: float | None) -> float:
+        policy = make_policy(tokenizer, likelihood_weight=True)
+        policy.learner.logps = itertools.repeat(-1.0)  # type: ignore[attr-defined]
+        policy._fresh = [fresh(-3.0)]
+        one = foreign(*(Answer("7", True, 3, claim) for claim in claims))
+        [figure] = policy.learn([lesson(one, 1.0, 0.0)]).foreign
+        assert policy.learner.batches[0][0].weights == (figure.weight,) * 2  # type: ignore[attr-defined]
+        return figure.weight
+
+    assert weight(-1.0, -1.0) == 1.0
+    assert weight(-0.5, -0.5) == pytest.approx(math.exp(-0.5))
+    assert weight(-0.5, None) == pytest.approx(math.exp(-0.5))
+    assert weight(None, None) == weight(-9.0, -9.0) == 1.0, "a claim cannot raise it"
+
+
+def test_without_own_answers_no_foreign_group_has_a_weight(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    update = make_policy(tokenizer, likelihood_weight=True).learn(mixed_batch(tokenizer))
+    assert [one.weight for one in update.foreign] == [0.0] * 4
+
+
+def test_replayed_answers_weigh_their_truncated_importance_ratio(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    policy = make_policy(tokenizer, importance_ratio=2.0)
+    ids = ((5, 6, 7), (9,), (5, 9))
+    then = [Answer("7", True, 3, -0.75), Answer("8", True, 1, -9.0), Answer("7", True, 2, -0.1)]
+    old = verified(then, ids)
+    unknown = verified([changed(one, mean_logp=None) for one in then], ids)
+    batch = [
+        lesson(old, 1.0, -2.0, 1.0),
+        replayed(old, 1.0, 0.0, 1.0, weight=0.5),
+        lesson(foreign(Answer("7", True), Answer("8", True)), 1.0, 0.0),
+        replayed(old, 0.5, -1.0, 0.5),
+        replayed(unknown, 1.0, 0.0, 1.0),
+    ]
+    policy.learner.logps = iter([-0.25, -2.0, -1.0])  # type: ignore[attr-defined]
+    policy.learn(batch)
+    [measured] = policy.learner.measured  # type: ignore[attr-defined]
+    assert [one.answer_ids for one in measured] == [(ids[0], ids[2]), ids, (ids[0], ids[2])]
+    [learned] = policy.learner.batches  # type: ignore[attr-defined]
+    ratio = [math.exp(0.5), math.exp(-0.15), math.exp(-1.25), math.exp(-1.9)]
+    assert learned[0] == encode(tokenizer, batch[0]), "fresh ones are on-policy"
+    assert learned[1].weights == pytest.approx((ratio[0] / 2, 0.5, ratio[1] / 2))
+    assert learned[2] == encode(tokenizer, batch[2])
+    assert learned[3].weights == pytest.approx((ratio[2], 2.0, ratio[3])), "7 nats are cut at 2"
+    assert learned[4].weights == (1.0,) * 3, "what was not kept is left alone"
+    assert [one.advantages for one in learned] == [one.advantages for one in batch]
+
+
+def test_the_kl_divergence_is_measured_in_the_first_and_every_nth_round_on_all_own_answers(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    other = Expansion(Question("sums", 8), "3 + 5 =", "8")
+
+    def measure(round_number: int, kl_every: int) -> float | None:
+        policy = make_policy(tokenizer, kl_every=kl_every)
+        policy.roll_out([other], round_number - 1)  # e.g. of a round that was abandoned
+        policy.roll_out([QUESTION], round_number)
+        policy.roll_out([other], round_number)  # a strategy may ask again
+        policy.roll_out([other], round_number, greedy=True)
+        update = policy.learn([])
+        assert update.skipped == "the batch is empty", "measured whatever becomes of the batch"
+        questions = [
+            [one.prompt_ids for one in groups]
+            for groups in policy.learner.of_start  # type: ignore[attr-defined]
+        ]
+        both = [question_ids(tokenizer, QUESTION), question_ids(tokenizer, other)]
+        assert questions == ([] if update.kl_to_start is None else [both])
+        return update.kl_to_start
+
+    assert [number for number in range(1, 10) if measure(number, 3) is not None] == [1, 3, 6, 9]
+    assert measure(1, 0) is None
+    assert measure(7, 1) == pytest.approx(-0.5 + 1.25)
+
+
+def test_the_kl_divergence_is_a_mean_over_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    policy = make_policy(tokenizer, kl_every=1)
+    answers = (Answer("7", True, 3, -0.5), Answer("8", True, 1, -2.5))
+    policy._fresh = [OwnRollout(QUESTION, answers, 0, ((5, 6, 7), (9,)))]
+    assert policy.learn([]).kl_to_start == pytest.approx(-1.0 + 1.25)
+    assert policy.learn([]).kl_to_start is None, "nothing was sampled since"
 
 
 def test_the_scripted_policy_takes_foreign_rollouts_as_a_language_model_does() -> None:
@@ -469,6 +546,6 @@ def test_the_scripted_policy_takes_foreign_rollouts_as_a_language_model_does() -
     assert policy.fate(good) is ForeignFate.USED
     assert policy.fate(foreign(Answer("7", True), Answer("", False))) is ForeignFate.EMPTY
     assert policy.fate(foreign(Answer("7" * 257, True))) is ForeignFate.TOO_LONG
-    update = policy.learn([own, good, good])
+    update = policy.learn([lesson(one) for one in (own, good, good)])
     assert update.foreign == (ForeignWeight(-1.0, 1.0),) * 2
     assert policy.skill == pytest.approx(0.21)

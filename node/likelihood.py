@@ -1,0 +1,62 @@
+"""What an answer weighs by its likelihood, if the policy that learns from it is not its author.
+
+Pure. All log-probabilities are means over tokens, in nats, at the sampling temperature.
+"""
+
+import math
+from collections.abc import Sequence
+
+from node.groups import OwnRollout
+from rewards.question import Answer
+
+
+def token_mean(means: Sequence[float | None], num_tokens: Sequence[int]) -> float | None:
+    """The mean over all tokens of answers whose own means are known (those with None are left out);
+    None where there are none."""
+    known = [(one, num) for one, num in zip(means, num_tokens, strict=True) if one is not None]
+    total = sum(num for _, num in known)
+    return sum(one * num for one, num in known) / total if total else None
+
+
+def own_mean_logp(own: Sequence[OwnRollout]) -> float | None:
+    """Of own answers as they were sampled; None without any."""
+    answers = [answer for rollout in own for answer in rollout.answers]
+    return token_mean([one.mean_logp for one in answers], [one.num_tokens for one in answers])
+
+
+def claimed_logp(answers: Sequence[Answer], num_tokens: Sequence[int]) -> float | None:
+    """What a peer says of its own answers; None where it says nothing that could be true.
+
+    Args:
+        num_tokens: of each answer as re-encoded here; the author's numbers are claims, too.
+    """
+    claims = [one.mean_logp for one in answers]
+    possible = [c if c is not None and -math.inf < c <= 0 else None for c in claims]
+    return token_mean(possible, num_tokens)
+
+
+def likeness(logp: float | None, own_logp: float | None, claim: float | None) -> float:
+    """min(1, exp(l - o), exp(l - c)): how much less likely foreign tokens are to the own policy
+    than its own ones (GRAFT), and than they were to their author, if we believe it. At most 1.
+
+    0 where nothing can be compared: without own answers, or where `logp` is not a number. A claim
+    can lower the weight and never raise it. Not covered: an author that claims nothing, or too
+    little, has only the first bound; and means of different tokenizers are not alike.
+    """
+    if logp is None or own_logp is None or math.isnan(logp - own_logp):
+        return 0.0
+    weight = math.exp(min(0.0, logp - own_logp))
+    if claim is None or math.isnan(logp - claim):
+        return weight
+    return min(weight, math.exp(min(0.0, logp - claim)))
+
+
+def importance_ratio(now: float, then: float | None, cap: float) -> float:
+    """min(cap, exp(now - then)) of an answer's log-probability now and when it was sampled: the
+    importance ratio of a sequence, normalised by its length (GSPO, arXiv 2507.18071), truncated.
+
+    1 where `then` is not known, 0 where the difference is not a number.
+    """
+    if then is None:
+        return 1.0
+    return 0.0 if math.isnan(now - then) else math.exp(min(math.log(cap), now - then))
