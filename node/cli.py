@@ -299,7 +299,7 @@ def experiment(
         run_experiment,
         write_report,
     )
-    from node.experiment.spec import check_arms, load_spec
+    from node.experiment.spec_file import check_arms, load_spec
 
     spec = load_spec(file)
     check_arms(spec, only or ())

@@ -5,27 +5,22 @@ learning rates, and the nodes that make the runs.
 names all that its result depends on: a result with another digest belongs to something else.
 """
 
-import difflib
 import hashlib
 import json
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from node.config import ConfigError, NodeConfig, find_manifest, known_keys
+from node.config import NodeConfig, find_manifest, known_keys
 from node.experiment.figures import choose_rate
 from node.experiment.plan import AttackPlan, NodePlan, RunPlan
 from node.experiment.results import RunKey, RunResult
-from swarm.manifest import load_manifest
 
 MAX_NODES = 256
-MAX_FILE_BYTES = 1_000_000
 ATTACKER = "attacker"
 """Role of the nodes that lie."""
 
@@ -181,8 +176,6 @@ class Spec(_Section):
         for arm in self.arms:
             if not ARM_NAME.fullmatch(arm):
                 yield f"arm {arm!r}: a name has at most 40 letters, digits and . _ + -"
-        if unknown := [arm for arm in self.controls if arm not in self.arms]:
-            yield f"controls: there is no arm {_quoted(unknown, self.arms)}"
         tuned = [arm for arm in self.arms if self._is_tuned(arm)]
         if tuned and not self.tuning_seeds:
             yield f"arm {tuned[0]}: several learning_rates, but no tuning_seeds to choose on"
@@ -218,7 +211,7 @@ class Spec(_Section):
         arm = self.arms[run.arm]
         total_s = 0.0
         for role in self.all_roles:
-            config = self._config(role, arm, run.learning_rate or self.learning_rates[0])
+            config = self.config(role, arm, run.learning_rate or self.learning_rates[0])
             rollout, rounds = config.rollout, self.rounds - role.joins_at
             learned = max(rollout.questions, config.batch.groups) * rollout.answers
             round_s = ANSWER_S * rollout.questions * rollout.answers + LEARN_S * learned
@@ -231,7 +224,7 @@ class Spec(_Section):
     def k(self) -> int:
         """Answers to each question of an exam: as many as the first node gives in training."""
         arm = next(iter(self.arms.values()))
-        return self._config(self.all_roles[0], arm, self.learning_rates[0]).rollout.answers
+        return self.config(self.all_roles[0], arm, self.learning_rates[0]).rollout.answers
 
     @property
     def manifest_file(self) -> Path:
@@ -351,7 +344,7 @@ class Spec(_Section):
         num_honest = num_nodes - (arm.attack.nodes if arm.attack else 0)
         nodes: list[_Node] = []
         for role in self.all_roles:
-            config = self._config(role, arm, key.learning_rate)
+            config = self.config(role, arm, key.learning_rate)
             for index in range(role.count):
                 number = len(nodes)
                 attack = arm.attack.kind if arm.attack and number >= num_honest else None
@@ -367,10 +360,15 @@ class Spec(_Section):
                 )
         return nodes
 
-    def _config(self, role: RoleSpec, arm: ArmSpec, learning_rate: float) -> NodeConfig:
+    def config(self, role: RoleSpec, arm: ArmSpec, learning_rate: float) -> NodeConfig:
+        """Of a role's nodes in an arm, but for their seeds.
+
+        Raises:
+            ValidationError: a setting's value is wrong.
+        """
         tree: dict[str, Any] = {}
         for settings in (self.settings, role.settings, arm.settings):
-            for key, value in _flatten(settings):
+            for key, value in flatten(settings):
                 section, name = key.split(".")
                 tree.setdefault(section, {})[name] = value
         tree.setdefault("learn", {})["learning_rate"] = learning_rate
@@ -425,158 +423,21 @@ def node_seed(run_seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
-def shipped_specs() -> list[Path]:
-    """The experiment files that come with the program."""
-    return sorted(Path(str(files("node") / "configs" / "experiments")).glob("*.toml"))
-
-
-def load_spec(name: str) -> Spec:
-    """The experiment of a file, or the shipped one of that name, checked as a whole.
-
-    Raises:
-        ConfigError: what is wrong, where, and what to change.
-    """
-    file = _find(name)
-    try:
-        raw = file.read_bytes()[: MAX_FILE_BYTES + 1]
-        if len(raw) > MAX_FILE_BYTES:
-            raise ConfigError(f"{file}: more than {MAX_FILE_BYTES} bytes")
-        tree = tomllib.loads(raw.decode())
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
-    if "name" in tree:
-        raise ConfigError(f"{file}: leave out 'name': the file's name is the experiment's")
-    try:
-        spec = Spec.model_validate({"name": file.stem} | tree)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{file}: {line}" for line in _explain(error))) from None
-    problems = [*_wrong_settings(spec), *_wrong_tasks(spec), *_wrong_attacks(spec)]
-    if problems:
-        raise ConfigError("\n".join(f"{file}: {problem}" for problem in problems))
-    return spec
-
-
-def check_arms(spec: Spec, names: Iterable[str]) -> None:
-    """Raises ConfigError: a name that is no arm's."""
-    for name in names:
-        if name not in spec.arms:
-            raise ConfigError(f"{spec.name}: there is no arm {_quoted([name], spec.arms)}")
-
-
-def _find(name: str) -> Path:
-    shipped = {path.stem: path for path in shipped_specs()}
-    if (path := Path(name)).is_file():
-        return path
-    if name in shipped:
-        return shipped[name]
-    raise ConfigError(f"there is no file '{name}', and shipped are only: {', '.join(shipped)}")
-
-
-# --- settings -------------------------------------------------------------------------------------
-
-
-def _wrong_settings(spec: Spec) -> Iterator[str]:
-    """Unknown keys first: the values of known ones are only right or wrong together."""
-    trees = [("settings", spec.settings)]
-    trees += [(f"roles.{role.name}.settings", role.settings) for role in spec.roles]
-    trees += [(f"arms.{name}.settings", arm.settings) for name, arm in spec.arms.items()]
-    unknown = [problem for where, tree in trees for problem in _unknown_settings(where, tree)]
-    yield from unknown
-    if unknown:
-        return
-    for name, arm in spec.arms.items():
-        for role in spec.all_roles:
-            try:
-                spec._config(role, arm, spec.learning_rates[0])
-            except ValidationError as error:
-                for line in _explain(error):
-                    yield f"the settings of arm {name}, role {role.name}: {line}"
-
-
-def _unknown_settings(where: str, tree: Mapping[str, Any]) -> Iterator[str]:
-    allowed = [key for key in _settings() if key not in ELSEWHERE]
-    for key, _ in _flatten(tree):
-        if key in allowed:
-            continue
-        if key == "policy.model":
-            yield f"{where}.{key}: say [[roles]] start"
-        elif key == "learn.learning_rate":
-            yield f"{where}.{key}: say learning_rates, or [arms.NAME] learning_rate"
-        elif key in known_keys():
-            yield f"{where}.{key} plays no part in an experiment"
-        else:
-            yield f"{where}: there is no setting '{key}'{_did_you_mean(key, allowed)}"
-
-
-def _settings() -> list[str]:
-    return [key for key in known_keys() if key.split(".")[0] in SECTIONS]
+def declarable() -> list[str]:
+    """The settings that a file may declare, as dotted keys."""
+    keys = (key for key in known_keys() if key.split(".")[0] in SECTIONS)
+    return [key for key in keys if key not in ELSEWHERE]
 
 
 def _relevant(config: NodeConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json", include=set(SECTIONS))
-    return {key: value for key, value in _flatten(tree) if key not in ELSEWHERE}
+    return {key: value for key, value in flatten(tree) if key not in ELSEWHERE}
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values."""
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def _wrong_tasks(spec: Spec) -> Iterator[str]:
-    known = [task.name for task in load_manifest(spec.manifest_file).rules.tasks]
-    for role in spec.all_roles:
-        if role.tasks is not None and not role.tasks:
-            yield f"role {role.name}: tasks is empty; leave it out for all"
-        if unknown := [task for task in role.tasks or () if task not in known]:
-            yield f"role {role.name}: the manifest has no task {_quoted(unknown, known)}"
-
-
-def _wrong_attacks(spec: Spec) -> Iterator[str]:
-    chosen = {name: arm.attack.kind for name, arm in spec.arms.items() if arm.attack}
-    if not chosen:
-        return
-    from node.experiment.attack import AttackKind  # half of the program
-
-    known = [kind.value for kind in AttackKind]
-    for name, kind in chosen.items():
-        if kind not in known:
-            yield f"arm {name}: there is no attack {_quoted([kind], known)}"
-
-
-# --- what is wrong, in words ----------------------------------------------------------------------
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        *parents, name = [str(part) for part in problem["loc"]] or [""]
-        where = ".".join([*parents, name])
-        if problem["type"] == "extra_forbidden":
-            yield f"there is no key '{where}'{_did_you_mean(name, _known_names())}"
-        elif problem["type"] == "missing":
-            yield f"'{where}' is missing"
-        elif problem["type"] == "value_error" and not where:
-            yield str(problem["ctx"]["error"])
-        else:
-            yield f"{where} = {problem['input']!r}: {problem['msg']}"
-
-
-def _known_names() -> list[str]:
-    sections = (Spec, RoleSpec, ArmSpec, Exams, Network, AttackSpec)
-    names = [name for section in sections for name in section.model_fields]
-    return names + [f"settings.{key}" for key in _settings()]
-
-
-def _did_you_mean(key: str, known: Sequence[str]) -> str:
-    leaf = key.split(".")[-1]
-    same_leaf = [one for one in known if one.split(".")[-1] == leaf]
-    near = same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def _quoted(unknown: Sequence[str], known: Iterable[str]) -> str:
-    return f"{unknown[0]!r}{_did_you_mean(unknown[0], list(known))}"

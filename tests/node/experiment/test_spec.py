@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,9 @@ from node.experiment.spec import (
     Materials,
     Run,
     Spec,
-    check_arms,
-    load_spec,
     node_seed,
-    shipped_specs,
 )
+from node.experiment.spec_file import check_arms, load_spec, shipped_specs
 
 START = """
 question = "Does it pay?"
@@ -263,6 +262,15 @@ def test_results_of_other_arms_seeds_rates_and_digests_are_not_declared(tmp_path
 
 def test_settings_that_play_no_part_exist() -> None:
     assert set(known_keys()) >= ELSEWHERE
+
+
+def test_the_examples_of_the_guide_load(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
+    example, roles = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    spec = load(tmp_path, example)
+    assert (spec.num_nodes, len(spec.arms)) == (8, 6)
+    spec = load(tmp_path, re.sub(r"nodes = 8 .*", "", example, count=1) + roles)
+    assert [role.name for role in spec.roles] == ["small", "late"]
 
 
 RUNS = {
