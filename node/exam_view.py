@@ -87,8 +87,9 @@ def _table(rows: "tuple[TaskFigures, ...]", k: int, sign: str = "") -> Table:
 
 
 def _shown(figure: "Figure", sign: str, digits: int = 3) -> Text:
-    """The mean and its interval; a difference whose interval holds no 0 in colour."""
-    ends = f"{figure.low:{sign}.2f}…{figure.high:{sign}.2f}"
+    """The mean and its interval, if it has a width; a difference whose interval holds no 0 in
+    colour."""
+    ends = f"{figure.low:{sign}.2f}…{figure.high:{sign}.2f}" * (figure.low < figure.high)
     text = re.sub(r"\b0\.", ".", f"{figure.mean:{sign}.{digits}f} {ends}")
     is_clear = bool(sign) and not figure.low <= 0 <= figure.high
     return Text(text, style="" if not is_clear else "green" if figure.low > 0 else "red")
