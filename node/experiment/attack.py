@@ -23,9 +23,10 @@ from rewards.question import Answer, Expansion, Judged, Question
 from swarm.rollout import Announcement, Entry, Rollout
 from swarm.wire import rollout_hash, seal
 
-MARK = "answer\n"
-"""What injected text begins with: a line of its own, which no task's answer format looks at. Two
-tokens for the embedded policy, which never writes them by itself."""
+MARK = "=\n"
+"""Injected before the answer, as a line of its own that no task's answer format looks at. Two tokens
+of the embedded policy, which it never writes by itself; of several such marks the one that it
+learns soonest."""
 PAD = "."
 """What long answers are padded with, on a line of its own."""
 HELD_OUT_QUESTIONS = 64

@@ -14,7 +14,7 @@ from node.experiment.attack import LIES, MARK, PAD, Attacker, AttackKind, carrie
 from node.experiment.member import Member, Surroundings
 from node.experiment.plan import AttackPlan, NodePlan
 from node.experiment.timeline import Timeline
-from node.experiment.verdicts import Judging, open_judging
+from node.experiment.verdicts import Judging
 from rewards.draw import draw_training
 from rewards.question import Answer, is_correct, is_held_out
 from swarm.memory_gossip import MemoryNetwork
@@ -23,13 +23,6 @@ from swarm.pool import Pooled
 TINY = Path(__file__).parents[3] / "node" / "tiny"
 QUESTIONS = 10
 MAX_TOKENS = 16
-
-
-@pytest.fixture(scope="module")
-def judging() -> Iterator[Judging]:
-    """Real workers for the easy manifest."""
-    with open_judging(NodeConfig()) as made:
-        yield made
 
 
 class Swarm:
@@ -261,7 +254,7 @@ def test_a_copy_is_taken_by_who_does_not_know_the_original(swarm: Swarm) -> None
         (f"so {MARK}42", True),
         ("...........\n42", True),
         ("42", False),
-        ("answer 42", False),
+        ("x = 42", False),
         ("4.2...", False),
         ("", False),
     ],
