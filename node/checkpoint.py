@@ -36,7 +36,8 @@ class Checkpoints:
     """The checkpoints below one directory.
 
     A checkpoint is a directory `round-00000012` with `state.json`, `experience.msgpack` and
-    `policy/`. It gets this name by a rename after everything in it has reached the disk, so whatever has the name is whole.
+    `policy/`. It gets this name by a rename after everything in it has reached the disk, so
+    whatever has the name is whole.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
