@@ -141,6 +141,29 @@ async def test_an_offer_is_fetched_when_it_gets_a_weight(swarm: Any, mock_clock:
 
 
 @trio_test
+async def test_what_is_being_judged_and_not_wanted_any_more_is_not_at_hand(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    weights = {7: 1.0, 8: 1.0}
+    first, second = swarm.peer(), swarm.peer()
+    node = swarm.node(
+        ScriptedJudge(delay_s=1000),
+        fresh_target=1,
+        weigh=lambda question, *_: weights[question.index],
+    )
+    async with swarm.running():
+        await first.offer(7)
+        await trio.sleep(1)
+        await second.offer(8, ("8", "no"))
+        await trio.sleep(LONG)
+        assert (first.num_asked, second.num_asked) == (1, 0)
+        weights[7] = 0.0
+        node.intake.wake()
+        await trio.sleep(1)
+        assert second.num_asked == 1
+
+
+@trio_test
 async def test_what_was_judged_before_a_restart_is_not_fetched_again(
     swarm: Any, mock_clock: MockClock
 ) -> None:
@@ -392,9 +415,11 @@ def test_offers_are_taken_by_weight_whatever_the_order_in_which_they_came(
                 4,
                 random.Random(seed),
             )
-            taken.append([offer.entry.question.index for offer in groups["peer"]])
+            taken.append([offer.key for offer in groups["peer"]])
             assert len(offers) == 2, "those without a weight stay"
-        assert taken[0] == taken[1] == [3, 3, 2, 2, 1, 1]
+            indices = [offer.entry.question.index for offer in groups["peer"]]
+            assert indices == [3, 3, 2, 2, 1, 1]
+        assert taken[0] == taken[1]
 
 
 def test_a_request_is_bounded_in_number_and_bytes(make_offer: Any) -> None:
