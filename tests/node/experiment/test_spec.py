@@ -275,13 +275,13 @@ def test_the_examples_of_the_guide_load(tmp_path: Path) -> None:
 
 RUNS = {
     "smoke": (8, 3, 3),
-    "paper": (4 * (2 * 3 + 5), 8, 60),
-    "controls": (10 * (2 * 3 + 5), 8, 60),
-    "weak-boxes-half": (6 * (2 * 3 + 5), 8, 60),
-    "weak-boxes-quarter": (6 * (2 * 3 + 5), 8, 60),
-    "unlike-skills": (6 * (2 * 3 + 5), 8, 60),
-    "unlike-sizes": (6 * (2 * 3 + 5), 8, 60),
-    "unlike-late": (6 * (2 * 3 + 5), 8, 80),
+    "paper": (4 * (3 + 5), 8, 50),
+    "controls": (10 * (2 * 3 + 5), 8, 50),
+    "weak-boxes-half": (6 * (3 + 5), 8, 50),
+    "weak-boxes-quarter": (6 * (3 + 5), 8, 50),
+    "unlike-skills": (6 * (3 + 5), 8, 50),
+    "unlike-sizes": (6 * (3 + 5), 8, 50),
+    "unlike-late": (6 * (3 + 5), 8, 70),
 }
 """Shipped experiment -> runs, nodes, rounds."""
 
