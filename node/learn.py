@@ -440,7 +440,8 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         while True:
             batch = self.wait_for_batch()
             self.rate_factor = batch.rate_factor
-            self.model.train()  # by this TRL knows that it scores for training
+            if not self.model.training:  # as it was loaded; TRL would score for an evaluation
+                self.model.train()
             num_parts = math.ceil(len(batch.rows) / self.micro_batch_answers)
             size = math.ceil(len(batch.rows) / num_parts)
             parts = [

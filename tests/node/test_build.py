@@ -1,18 +1,25 @@
 """A node put together from settings: engines, fallbacks, models of other kinds, wrong digests."""
 
+import math
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace as changed
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
+from bench import grpo_by_hand
 from node.build import open_examinee, open_node
 from node.config import ConfigError, NodeConfig, find_manifest, load_config
 from node.exam import find_target
-from node.generate import GenerationFailed
-from node.policy import LanguagePolicy
+from node.generate import GenerationFailed, token_logps
+from node.groups import Group, Lesson, Source
+from node.model import load_model
+from node.policy import LanguagePolicy, encode
 from node.status import Status
 from swarm.manifest import load_manifest
 
@@ -130,3 +137,79 @@ def test_answers_that_leave_no_room_for_a_question_are_refused(tmp_path: Path) -
     config = settings(tmp_path, rollout__max_new_tokens=32768)
     with pytest.raises(ConfigError, match="leaves no room"), open_node(config, Status()):
         pass
+
+
+def logps_by_hand(model: torch.nn.Module, group: Group) -> list[float]:
+    """Mean log-probability per token of each answer."""
+    prompt = group.prompt_ids
+    scored = [token_logps(model, prompt + ids)[len(prompt) - 1 :] for ids in group.answer_ids]
+    return [sum(one) / len(one) for one in scored]
+
+
+def pooled(means: Sequence[float], group: Group) -> float:
+    lengths = [len(ids) for ids in group.answer_ids]
+    return sum(m * n for m, n in zip(means, lengths, strict=True)) / sum(lengths)
+
+
+def test_all_options_together_move_the_weights_as_the_hand_written_steps_do(
+    tmp_path: Path,
+) -> None:
+    """Importance ratio, likelihood weight with a claim, guard, and the KL divergence, measured."""
+    rate, cap = 1e-4, 1.02
+    options = {
+        "batch.importance_ratio": cap,
+        "batch.likelihood_weight": True,
+        "learn.ess_guard": True,
+        "learn.kl_every": 2,
+        "learn.learning_rate": rate,
+    }
+    config = settings(tmp_path, **{key.replace(".", "__"): one for key, one in options.items()})
+    hand, start = (load_model(TINY, config.policy) for _ in range(2))
+    optimizer = torch.optim.AdamW(hand.parameters(), lr=rate, weight_decay=0.0)
+    with open_node(config, Status()) as node:
+        policy = node.policy
+        assert isinstance(policy, LanguagePolicy)
+        old, *_ = node.exchange.verify(policy.roll_out(node.exchange.draw_questions(1, 2), 1))
+        first = Lesson(old, Source.OWN, (1.5, -0.5, -0.5, -0.5))
+        assert policy.learn([first]).kl_to_start == pytest.approx(0, abs=1e-5), "it is the start"
+        grpo_by_hand.step(hand, optimizer, [encode(policy.tokenizer, first)])
+
+        fresh = policy.roll_out(node.exchange.draw_questions(2, 2), 2)
+        own, other = node.exchange.verify(fresh)
+        claims = [changed(one, mean_logp=-0.01) for one in other.answers]
+        peer = replace(other, answers=tuple(claims), token_ids=None)
+        batch = [
+            Lesson(own, Source.OWN, (0.9, -0.9, 0.9, -0.9)),
+            Lesson(old, Source.REPLAY, (1.5, 0.0, 0.7, 0.0), weight=0.8),
+            Lesson(peer, Source.FOREIGN, (0.0, 1.5, 0.0, 0.0)),
+        ]
+        groups = [encode(policy.tokenizer, one) for one in batch]
+        now, then = logps_by_hand(hand, groups[1]), [one.mean_logp for one in old.answers]
+        ratios = [min(cap, math.exp(a - (b or 0))) for a, b in zip(now, then, strict=True)]
+        assert len(set(ratios[::2])) == 2 and ratios[0] != 1
+        like = pooled(logps_by_hand(hand, groups[2]), groups[2])
+        sampled = [(one.mean_logp or 0, one.num_tokens) for r in fresh for one in r.answers]
+        own_logp = sum(mean * num for mean, num in sampled) / sum(num for _, num in sampled)
+        likeness = min(1, math.exp(like - own_logp), math.exp(like + 0.01))
+        assert 0.05 < likeness < 0.95
+        groups[1] = replace(groups[1], weights=tuple(0.8 * one for one in ratios))
+        groups[2] = replace(groups[2], weights=(likeness,) * 4)
+        weights = [1.0] * 4 + [0.8 * one for one in ratios[::2]] + [likeness]
+        share = sum(weights) ** 2 / sum(one * one for one in weights) / 7
+
+        update = policy.learn(batch)
+        optimizer.param_groups[0]["lr"] = rate * math.sqrt(share)
+        loss, norm = grpo_by_hand.step(hand, optimizer, groups)
+        assert update.gradient_norm == pytest.approx(norm, rel=1e-3)
+        assert update.loss == pytest.approx(loss, abs=1e-5)
+        assert update.learning_rate == pytest.approx(rate * math.sqrt(share), rel=1e-4)
+        assert update.foreign[0].weight == pytest.approx(likeness, rel=1e-3)
+        pairs = zip(policy.learner.model.parameters(), hand.parameters(), strict=True)
+        assert max(float((a - b).detach().abs().max()) for a, b in pairs) < 3e-6
+
+        own_groups = [groups[0], encode(policy.tokenizer, Lesson(other, Source.OWN, (0.0,) * 4))]
+        lengths = [len(ids) for group in own_groups for ids in group.answer_ids]
+        under_start = [one for group in own_groups for one in logps_by_hand(start, group)]
+        total = sum(mean * num for mean, num in zip(under_start, lengths, strict=True))
+        assert update.kl_to_start == pytest.approx(own_logp - total / sum(lengths), abs=1e-5)
+        assert update.kl_to_start != pytest.approx(0, abs=1e-4)

@@ -35,6 +35,15 @@ RATE = 2e-5
 TOLERANCE = 1e-6
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_search_of_what_is_imported() -> Iterator[None]:
+    """Every start of a trainer collects garbage: a third of a second among all those modules."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> Iterator[None]:
     before = torch.get_num_threads()

@@ -5,8 +5,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from node.groups import Origin, VerifiedRollout
 from node.config import ConfigError, RewardConfig, find_manifest, load_config
+from node.groups import Origin, VerifiedRollout
 from node.reward import NO_TERMS, RewardTerms, make_terms
 from rewards.question import Answer, Expansion, Judged, Question, Reason, Unscorable, Verdict
 from swarm.manifest import load_manifest
