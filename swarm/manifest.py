@@ -67,7 +67,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds for which a rollout may be learned from, counted from the time that its author
     signed, and from first sight at each receiver."""
     epoch_s: int = DEFAULT_EPOCH_S
-    """Seconds for which the questions that are common to the swarm stay the same; epochs are counted
+    """Seconds for which questions that are common to the swarm stay the same; epochs are counted
     in Unix time, so that a node with a wrong clock meets others' common questions less often, and
     loses nothing else."""
 

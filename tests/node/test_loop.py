@@ -333,7 +333,7 @@ def test_part_of_the_questions_is_common_and_their_failures_are_remembered(
     assert common == {one.expansion.question for one in own[:2]}
     failed = [one.expansion.question for one in own if not any(one.correct)]
     assert failed
-    assert exchange.asked[0].questions == tuple(failed)
+    assert exchange.asked[0].questions == set(failed)
     assert node.experience.failed == [one for one in failed if one in common]
 
 
