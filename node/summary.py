@@ -63,6 +63,11 @@ class NodeSummary:
         return tuple(report.foreign_groups_used for report in self.reports)
 
     @property
+    def num_rounds_wanting(self) -> int:
+        """Rounds in which its strategy wanted foreign groups."""
+        return sum(report.foreign_wanted > 0 for report in self.reports)
+
+    @property
     def num_rounds_with_foreign(self) -> int:
         """Rounds in which it learned from a peer."""
         return sum(used > 0 for used in self.foreign_groups_used)
@@ -194,10 +199,10 @@ def _shortfalls(
             found.append(f"{prefix}{node.id} made {node.rounds} of {rounds} rounds")
         elif node.heldout_before is None or node.heldout_after is None:
             found.append(f"{prefix}{node.id} was not measured on held-out questions")
-        elif foreign and 2 * node.num_rounds_with_foreign <= rounds:
+        elif foreign and 2 * node.num_rounds_with_foreign <= node.num_rounds_wanting:
             found.append(
                 f"{prefix}{node.id} used foreign groups in {node.num_rounds_with_foreign} "
-                f"of {rounds} rounds only"
+                f"of {node.num_rounds_wanting} rounds that wanted some"
             )
     return found
 

@@ -115,7 +115,10 @@ def test_the_rise_is_the_mean_over_the_nodes() -> None:
 @pytest.mark.parametrize(
     ("node", "failure"),
     [
-        (made_node("node-7", used=0), "node-7 used foreign groups in 0 of 3 rounds only"),
+        (
+            made_node("node-7", used=0),
+            "node-7 used foreign groups in 0 of 3 rounds that wanted some",
+        ),
         (replace(made_node("node-7"), rounds=2), "node-7 made 2 of 3 rounds"),
         (replace(made_node("node-7"), heldout_after=None), "node-7 was not measured"),
         (
@@ -135,7 +138,21 @@ def test_half_of_the_rounds_with_foreign_groups_are_not_most() -> None:
     reports = tuple(made_report(number, used=number % 2) for number in range(1, 5))
     node = replace(made_node(), rounds=4, reports=reports)
     summary = replace(made_summary(node), rounds=4)
-    assert summary.failures == ("node-0 used foreign groups in 2 of 4 rounds only",)
+    assert summary.failures == ("node-0 used foreign groups in 2 of 4 rounds that wanted some",)
+
+
+def test_rounds_that_wanted_nothing_of_peers_are_not_held_against_a_node() -> None:
+    idle = [replace_wanted(made_report(number, used=0), 0) for number in (1, 2)]
+    node = replace(made_node(), reports=(*idle, made_report(3)))
+    assert made_summary(node).failures == ()
+    hungry = [replace_wanted(one, 4) for one in idle]
+    assert made_summary(replace(node, reports=(*hungry, made_report(3)))).failures == (
+        "node-0 used foreign groups in 1 of 3 rounds that wanted some",
+    )
+
+
+def replace_wanted(report: RoundReport, wanted: int) -> RoundReport:
+    return msgspec.structs.replace(report, foreign_wanted=wanted)
 
 
 def test_a_demo_without_a_rise_says_how_large_it_was() -> None:
