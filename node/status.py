@@ -59,9 +59,10 @@ class ForeignGroup(msgspec.Struct, frozen=True):
     age_s: float
     """From first sight to the batch."""
     mean_logp: float | None = None
-    """Mean log-probability per token in nats of its answers under the receiver's own policy."""
+    """Mean log-probability per token in nats of its answers under the receiver's own policy; None
+    where it was not used, or not measured because `batch.likelihood_weight` is off."""
     weight: float = 1.0
-    """What its advantages were multiplied by."""
+    """What its advantages were multiplied by because of it."""
 
 
 class RoundReport(msgspec.Struct, frozen=True):

@@ -43,7 +43,7 @@ class RealNode:
             "--set", "api.port=0", "--set", f"swarm.listen=/ip4/127.0.0.1/tcp/{self.port}",
             "--set", f"swarm.bootstrap={bootstrap}", "--set", "batch.peer_share=1",
             "--set", "rollout.questions=4", "--set", "checkpoint.every=5",
-            "--set", "supervise.stop_s=120",
+            "--set", "supervise.stop_s=120", "--set", "batch.likelihood_weight=true",
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
