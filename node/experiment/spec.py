@@ -47,6 +47,10 @@ ELSEWHERE = frozenset(
 """Settings in these sections that the experiment itself decides, or that play no part where all
 nodes share a process."""
 
+ADDED: dict[str, Any] = {}
+"""Settings in these sections that came after results were published, each with the value at which
+nodes do as they did before. At it they are left out of digests, lest those results be orphaned."""
+
 ANSWER_S, LEARN_S, EXAM_ANSWER_S = 0.0018, 0.0013, 0.0016
 """Of one core and the embedded policy: an answer generated and judged, one learned from, one of an
 exam."""
@@ -431,7 +435,11 @@ def declarable() -> list[str]:
 
 def _relevant(config: NodeConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json", include=set(SECTIONS))
-    return {key: value for key, value in flatten(tree) if key not in ELSEWHERE}
+    return {
+        key: value
+        for key, value in flatten(tree)
+        if key not in ELSEWHERE and not (key in ADDED and value == ADDED[key])
+    }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,8 +12,16 @@ from rich.console import Console
 from node.config import ConfigError
 from node.experiment.figures import Declared
 from node.experiment.results import RESULTS_FILE, RunResult, append_result, read_results
-from node.experiment.run import Makers, Outcome, declared, read_kept, run_experiment
+from node.experiment.run import (
+    Makers,
+    Outcome,
+    declared,
+    find_materials,
+    read_kept,
+    run_experiment,
+)
 from node.experiment.spec import ArmSpec, Materials, Run, Spec
+from node.experiment.spec_file import load_spec
 
 MATERIALS = Materials("swarm", {"tiny": "as shipped", "broken": "of nothing"})
 
@@ -262,3 +270,15 @@ def test_what_the_report_needs_to_know_is_declared() -> None:
     assert declared(spec) == Declared(
         "made: Does it go on?", ("own",), 0.25, k=4, arms=("own", "fill"), num_runs=4
     )
+
+
+PUBLISHED = sorted((Path(__file__).parents[3] / "docs" / "results").glob(f"*/{RESULTS_FILE}"))
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.parent.name)
+def test_published_results_are_of_the_shipped_experiments_as_they_stand(file: Path) -> None:
+    """What is published can be reported on, and gone on with. A setting that was added since, or
+    a default that was changed, has changed digests: see `ADDED` in node/experiment/spec.py."""
+    spec = load_spec(file.parent.name)
+    kept = read_kept(spec, find_materials(spec), file.parent)
+    assert kept.ignored == ()

@@ -9,6 +9,7 @@ from node.config import ConfigError, find_manifest, known_keys
 from node.experiment.plan import AttackPlan, RunPlan
 from node.experiment.results import RunKey, RunResult
 from node.experiment.spec import (
+    ADDED,
     ATTACKER,
     ELSEWHERE,
     Materials,
@@ -241,6 +242,17 @@ def test_a_digest_covers_nothing_else(tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     assert digest(load(moved, text)) == ours
+
+
+def test_a_setting_added_later_leaves_digests_as_they_were_at_its_neutral_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load(tmp_path, START + ARMS)
+    changed = load(tmp_path, START + ARMS + "own.settings.batch.groups = 7\n")
+    before, other = digest(spec), digest(changed)
+    monkeypatch.setitem(ADDED, "batch.groups", 8)
+    assert digest(spec) != before
+    assert digest(changed) == other
 
 
 def result(spec: Spec, run: Run, **changes: Any) -> RunResult:
