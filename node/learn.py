@@ -2,7 +2,8 @@
 
 `GRPOTrainer.train()` runs in its own thread and is parked between batches, so that a round can
 call `learn(batch)` like a function while optimizer, scheduler, clipping and resume stay TRL's.
-Several learners may live in one process: none changes what another one computes.
+Several learners may live in one process: none changes what another one computes. But `bf16` must be
+the same for all of them, since accelerate keeps the kind of arithmetic once per process.
 
 What is TRL's: the clipped loss (`loss_type="dapo"`: the mean over all answer tokens of the
 batch), the fused log-probabilities, AdamW (TRL's default betas 0.9 and 0.999, epsilon 1e-8),
