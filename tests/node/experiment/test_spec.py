@@ -300,8 +300,11 @@ RUNS = {
 """Shipped experiment -> runs, nodes, rounds."""
 
 
-def test_every_shipped_experiment_is_counted_here() -> None:
+def test_every_shipped_experiment_is_counted_here_and_stands_in_the_guide() -> None:
     assert {file.stem for file in shipped_specs()} == set(RUNS)
+    guide = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
+    table = guide.split("| shipped |")[1].split("## ")[0]
+    assert set(re.findall(r"`([a-z-]+)`", table)) == set(RUNS)
 
 
 @pytest.mark.parametrize("name", RUNS)

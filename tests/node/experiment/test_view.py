@@ -46,3 +46,12 @@ def test_in_a_pipe_there_is_a_line_now_and_then_and_each_event_once() -> None:
         "smoke: 3 of 8 runs  30 s  about 50 s left  own, seed 1, 0.0003: 2 of 3",
         "30 s  it ended",
     ]
+
+
+def test_in_a_terminal_the_board_is_shown_until_the_end() -> None:
+    console = Console(file=StringIO(), width=80, force_terminal=True)
+    board = Board("smoke", num_runs=8)
+    with live_view(board, console) as refresh:
+        board.num_done = 8
+        refresh()
+    assert "smoke: 8 of 8 runs" in text_of(console)
