@@ -287,13 +287,13 @@ def test_the_examples_of_the_guide_load(tmp_path: Path) -> None:
 
 RUNS = {
     "smoke": (8, 3, 3),
-    "paper": (4 * (3 + 5), 8, 50),
-    "controls": (10 * (2 * 3 + 5), 8, 50),
-    "weak-boxes-half": (6 * (3 + 5), 8, 50),
-    "weak-boxes-quarter": (6 * (3 + 5), 8, 50),
-    "unlike-skills": (6 * (3 + 5), 8, 50),
-    "unlike-sizes": (6 * (3 + 5), 8, 50),
-    "unlike-late": (6 * (3 + 5), 8, 70),
+    "paper": (4 * (3 + 5), 8, 48),
+    "controls": (10 * (2 * 3 + 5), 8, 48),
+    "weak-boxes-half": (6 * (3 + 5), 8, 48),
+    "weak-boxes-quarter": (6 * (3 + 5), 8, 48),
+    "unlike-skills": (6 * (3 + 5), 8, 48),
+    "unlike-sizes": (6 * (3 + 5), 8, 48),
+    "unlike-late": (6 * (3 + 5), 8, 64),
     "attack": (15 * 3, 8, 50),
     "attack-dose": (8 * 2, 16, 50),
 }
