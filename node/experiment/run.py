@@ -371,8 +371,10 @@ class _Runner:
         board.tell(told, style="bold red")
 
     def _end_hung(self, board: Board) -> None:
+        """Not the making of starts, which tells of nothing until it is done."""
         for worker, task in list(self.busy.items()):
-            if (silent_s := time.monotonic() - task.heard) > self.hang_s:
+            silent_s = time.monotonic() - task.heard
+            if isinstance(task.what, Run) and silent_s > self.hang_s:
                 worker.kill()
                 self._take(worker, Failed(f"no round for {span(silent_s)}"), board)
 

@@ -225,8 +225,8 @@ def test_a_stop_loses_only_the_runs_that_have_begun(made: Made) -> None:
 
 def test_a_run_that_makes_no_round_is_ended(made: Made) -> None:
     outcome = made.make(declare(["hang"], seeds=[1]), hang_s=0.1)
-    (why,) = outcome.failures.values()
-    assert why.startswith("no round for ")
+    assert list(outcome.failures) == ["hang, seed 1, 0.0001"]
+    assert outcome.failures["hang, seed 1, 0.0001"].startswith("no round for ")
 
 
 def test_when_its_time_is_over_no_more_runs_are_started(made: Made) -> None:
