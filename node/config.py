@@ -132,7 +132,7 @@ class BatchConfig(_Section):
     peer_share: float = Field(default=0.5, gt=0, le=1)
     """Share of a round's foreign groups that one peer may have at most, rounded up."""
     likelihood_weight: bool = False
-    """Multiplies a foreign group's advantages by min(1, exp(l - o), exp(l - c)): l its mean
+    """Multiplies each foreign answer's advantage by min(1, exp(l - o), exp(l - c)): l its mean
     log-probability per token under the own policy, o that of the round's own answers, c what its
     author claims. So a claim can lower the weight and never raise it."""
     importance_ratio: float | None = Field(default=None, ge=1)

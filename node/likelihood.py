@@ -24,20 +24,18 @@ def own_mean_logp(own: Sequence[OwnRollout]) -> float | None:
     return token_mean([one.mean_logp for one in answers], [one.num_tokens for one in answers])
 
 
-def claimed_logp(answers: Sequence[Answer], num_tokens: Sequence[int]) -> float | None:
-    """What a peer says of its own answers; None where it says nothing that could be true.
-
-    Args:
-        num_tokens: of each answer as re-encoded here; the author's numbers are claims, too.
-    """
-    claims = [one.mean_logp for one in answers]
-    possible = [c if c is not None and -math.inf < c <= 0 else None for c in claims]
-    return token_mean(possible, num_tokens)
+def claimed_logp(answer: Answer) -> float | None:
+    """What a peer says of its answer; None where it says nothing that could be true."""
+    claim = answer.mean_logp
+    return claim if claim is not None and -math.inf < claim <= 0 else None
 
 
 def likeness(logp: float | None, own_logp: float | None, claim: float | None) -> float:
-    """min(1, exp(l - o), exp(l - c)): how much less likely foreign tokens are to the own policy
-    than its own ones (GRAFT), and than they were to their author, if we believe it. At most 1.
+    """min(1, exp(l - o), exp(l - c)): how much less likely a foreign answer's tokens are to the own
+    policy than its own ones, and than they were to their author, if we believe it. At most 1.
+
+    After GRAFT, whose comparison with the author's claim alone can be bought by a low claim. Of
+    each answer by itself: over a group, what one answer smuggles is hidden by the others.
 
     0 where nothing can be compared: without own answers, or where `logp` is not a number. A claim
     can lower the weight and never raise it. Not covered: an author that claims nothing, or too

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import random
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -82,10 +83,9 @@ class LanguagePolicy:
         """
         Args:
             max_prompt_tokens: questions with more are left out, own and foreign.
-            likelihood_weight: multiplies the advantages of each foreign group by
-                `likeness(l, o, c)`: l the mean log-probability per token of its answers under this
-                policy as it is before the update, o that of the round's own answers, c what the
-                author claims.
+            likelihood_weight: multiplies the advantage of each foreign answer by
+                `likeness(l, o, c)`: l its mean log-probability per token under this policy as it is
+                before the update, o that of the round's own answers, c what the author claims.
             importance_ratio: multiplies the advantage of each replayed answer by its truncated
                 importance ratio, at most this; None: by 1.
             kl_every: measures the KL divergence from the start in round 1 and every such round;
@@ -191,7 +191,7 @@ class LanguagePolicy:
     def _weigh_foreign(
         self, batch: Sequence[Lesson], groups: list[Group], own: Sequence[OwnRollout]
     ) -> tuple[ForeignWeight, ...]:
-        """Multiplies the weights of the foreign ones among `groups` by their likeness; where that
+        """Multiplies the weights of the foreign answers in `groups` by their likeness; where that
         is off nothing is measured: it would cost a forward pass over all of them."""
         places = [place for place, one in enumerate(batch) if one.source is Source.FOREIGN]
         if not self.likelihood_weight:
@@ -200,12 +200,11 @@ class LanguagePolicy:
         measured = self.learner.answer_logps([groups[place] for place in places])
         figures = []
         for place, logps in zip(places, measured, strict=True):
-            lengths = [len(ids) for ids in groups[place].answer_ids]
-            logp = token_mean(logps, lengths)
-            claim = claimed_logp(batch[place].rollout.answers, lengths)
-            weight = likeness(logp, own_logp, claim)
-            groups[place] = groups[place].times((weight,) * len(lengths))
-            figures.append(ForeignWeight(logp, weight))
+            answers = zip(logps, batch[place].rollout.answers, strict=True)
+            weights = [likeness(logp, own_logp, claimed_logp(answer)) for logp, answer in answers]
+            groups[place] = groups[place].times(weights)
+            logp = token_mean(logps, [len(ids) for ids in groups[place].answer_ids])
+            figures.append(ForeignWeight(logp, statistics.fmean(weights)))
         return tuple(figures)
 
     def _weigh_replayed(self, batch: Sequence[Lesson], groups: list[Group]) -> None:

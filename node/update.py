@@ -11,7 +11,7 @@ class ForeignWeight:
     """Mean log-probability per token in nats over all its answers, at the sampling temperature;
     None where it was not measured, because no weight depends on it."""
     weight: float
-    """What its advantages were multiplied by because of it."""
+    """What its answers' advantages were multiplied by because of it: the mean over them."""
 
 
 @dataclass(frozen=True, slots=True)

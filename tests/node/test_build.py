@@ -146,11 +146,6 @@ def logps_by_hand(model: torch.nn.Module, group: Group) -> list[float]:
     return [sum(one) / len(one) for one in scored]
 
 
-def pooled(means: Sequence[float], group: Group) -> float:
-    lengths = [len(ids) for ids in group.answer_ids]
-    return sum(m * n for m, n in zip(means, lengths, strict=True)) / sum(lengths)
-
-
 def test_all_options_together_move_the_weights_as_the_hand_written_steps_do(
     tmp_path: Path,
 ) -> None:
@@ -187,14 +182,14 @@ def test_all_options_together_move_the_weights_as_the_hand_written_steps_do(
         now, then = logps_by_hand(hand, groups[1]), [one.mean_logp for one in old.answers]
         ratios = [min(cap, math.exp(a - (b or 0))) for a, b in zip(now, then, strict=True)]
         assert len(set(ratios[::2])) == 2 and ratios[0] != 1
-        like = pooled(logps_by_hand(hand, groups[2]), groups[2])
+        likes = logps_by_hand(hand, groups[2])
         sampled = [(one.mean_logp or 0, one.num_tokens) for r in fresh for one in r.answers]
         own_logp = sum(mean * num for mean, num in sampled) / sum(num for _, num in sampled)
-        likeness = min(1, math.exp(like - own_logp), math.exp(like + 0.01))
-        assert 0.05 < likeness < 0.95
+        likeness = [min(1, math.exp(one - own_logp), math.exp(one + 0.01)) for one in likes]
+        assert 0.05 < likeness[1] < 0.95 and len(set(likeness)) > 1
         groups[1] = replace(groups[1], weights=tuple(0.8 * one for one in ratios))
-        groups[2] = replace(groups[2], weights=(likeness,) * 4)
-        weights = [1.0] * 4 + [0.8 * one for one in ratios[::2]] + [likeness]
+        groups[2] = replace(groups[2], weights=tuple(likeness))
+        weights = [1.0] * 4 + [0.8 * one for one in ratios[::2]] + [likeness[1]]
         share = sum(weights) ** 2 / sum(one * one for one in weights) / 7
 
         update = policy.learn(batch)
@@ -203,7 +198,7 @@ def test_all_options_together_move_the_weights_as_the_hand_written_steps_do(
         assert update.gradient_norm == pytest.approx(norm, rel=1e-3)
         assert update.loss == pytest.approx(loss, abs=1e-5)
         assert update.learning_rate == pytest.approx(rate * math.sqrt(share), rel=1e-4)
-        assert update.foreign[0].weight == pytest.approx(likeness, rel=1e-3)
+        assert update.foreign[0].weight == pytest.approx(sum(likeness) / 4, rel=1e-3)
         pairs = zip(policy.learner.model.parameters(), hand.parameters(), strict=True)
         assert max(float((a - b).detach().abs().max()) for a, b in pairs) < 3e-6
 

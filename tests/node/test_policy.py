@@ -451,22 +451,37 @@ def test_foreign_groups_weigh_what_likeness_to_all_own_answers_and_claims_leave_
     assert [one.mean_logp for one in update.foreign[:3]] == [-0.25, -2.0, -math.inf]
 
 
-def test_a_group_less_likely_than_its_author_claims_weighs_less(
+def test_an_answer_less_likely_than_its_author_claims_weighs_less(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    def weight(*claims: float | None) -> float:
+    def weights(*claims: float | None) -> tuple[float, ...]:
         policy = make_policy(tokenizer, likelihood_weight=True)
         policy.learner.logps = itertools.repeat(-1.0)  # type: ignore[attr-defined]
         policy._fresh = [fresh(-3.0)]
         one = foreign(*(Answer("7", True, 3, claim) for claim in claims))
         [figure] = policy.learn([lesson(one, 1.0, 0.0)]).foreign
-        assert policy.learner.batches[0][0].weights == (figure.weight,) * 2  # type: ignore[attr-defined]
-        return figure.weight
+        found: tuple[float, ...] = policy.learner.batches[0][0].weights  # type: ignore[attr-defined]
+        assert figure.weight == pytest.approx(sum(found) / 2)
+        return found
 
-    assert weight(-1.0, -1.0) == 1.0
-    assert weight(-0.5, -0.5) == pytest.approx(math.exp(-0.5))
-    assert weight(-0.5, None) == pytest.approx(math.exp(-0.5))
-    assert weight(None, None) == weight(-9.0, -9.0) == 1.0, "a claim cannot raise it"
+    assert weights(-1.0, -1.0) == (1.0, 1.0)
+    assert weights(-0.5, -0.25) == pytest.approx((math.exp(-0.5), math.exp(-0.75)))
+    assert weights(-0.5, None) == pytest.approx((math.exp(-0.5), 1.0))
+    assert weights(None, -9.0) == (1.0, 1.0), "a claim cannot raise it"
+
+
+def test_what_one_answer_smuggles_is_not_hidden_by_the_others(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    policy = make_policy(tokenizer, likelihood_weight=True)
+    unlikely = (-6.0, -0.5)
+    policy.learner.answer_logps = lambda groups: [unlikely]  # type: ignore[method-assign, assignment, misc]
+    policy._fresh = [fresh(-1.0)]
+    peer = foreign(Answer("= 7", True, 3), Answer("8", True, 3))
+    [figure] = policy.learn([lesson(peer, 1.0, -1.0)]).foreign
+    [[group]] = policy.learner.batches  # type: ignore[attr-defined]
+    assert group.weights == pytest.approx((math.exp(-5.0), 1.0))
+    assert figure.weight == pytest.approx((math.exp(-5.0) + 1) / 2)
 
 
 def test_without_own_answers_no_foreign_group_has_a_weight(
