@@ -13,6 +13,7 @@ move on while it computes).
 import gc
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,7 @@ from node.experiment.tally import Tally, make_role, stage_seconds
 from node.experiment.timeline import Timeline
 from node.experiment.verdicts import Judging, open_judging
 from node.generate_transformers import TransformersGenerator
+from node.generate_vllm import prepare_environment
 from node.policy import Policy
 from node.status import Stage, Status
 from rewards.draw import draw_held_out
@@ -95,9 +97,12 @@ def run_swarm(
             order={},
             joined={},
         )
-        swarm = _Swarm(plan, run, stack, make_policy or language_policy)
-        found = trio.run(swarm.run, on_round, clock=timeline.clock)
-    gc.collect()  # trainers hold themselves in cycles, and models with them
+        found = trio.run(
+            _Swarm(plan, run, stack, make_policy or language_policy).run,
+            on_round,
+            clock=timeline.clock,
+        )
+    gc.collect()  # trainers hold themselves, in cycles, and with them their models
     return found
 
 
@@ -131,6 +136,7 @@ def settings(plan: RunPlan, node: NodePlan) -> NodeConfig:
 def language_policy(config: NodeConfig, manifest: Manifest, place: Path) -> Policy:
     """The policy that a node's settings name, with batches for the exams of small models."""
     assert config.seed is not None, "a run's nodes have seeds"
+    _import_learner()
     state = NodeState(0, config.seed, manifest.swarm_id, config.policy.model)
     strategy = make_strategy(config)
     policy = build_policy(config, manifest, strategy, state, None, place, Status())
@@ -226,6 +232,19 @@ class _Swarm:
             stage_s=stage_seconds(tallies) | {Stage.EVALUATING: self._exam_s},
             node_rounds=sum(len(tally.reports) for tally in tallies),
         )
+
+
+def _import_learner() -> None:
+    """In a thread of its own: vLLM keeps the traceback of an import that failed for ever, and with
+    it the frames of all callers and what they hold, down to the models of the first run."""
+
+    def import_it() -> None:
+        prepare_environment(own_process=False)
+        import node.learn  # noqa: F401
+
+    thread = threading.Thread(target=import_it)
+    thread.start()
+    thread.join()
 
 
 @contextmanager

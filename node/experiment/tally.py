@@ -41,8 +41,8 @@ class Tally:
     carries_mark: Callable[[Answer], bool] | None
     """Whether an answer shows that attackers were learned from; None where nobody attacks."""
     reports: list[RoundReport] = field(default_factory=list)
-    ages: list[float] = field(default_factory=list)
-    """Mean age of the foreign groups of each round's batch, in rounds of the swarm."""
+    ages: list[list[float]] = field(default_factory=list)
+    """Of the foreign groups of each round's batch, in rounds of the swarm."""
     poison_shares: list[float] = field(default_factory=list)
     answer_bytes: list[float] = field(default_factory=list)
     sittings: list[_Sitting] = field(default_factory=list)
@@ -62,10 +62,9 @@ class Tally:
             joined: node id -> the round of the swarm with which this node began.
         """
         self.reports.append(report)
-        used = _used(report)
         # An author's policy makes one round in each of the swarm's: `policy_round` says in which.
-        ages = [swarm_round - joined[one.author] - one.policy_round for one in used]
-        self.ages.append(_mean([float(max(0, age)) for age in ages]))
+        ages = [swarm_round - joined[one.author] - one.policy_round for one in _used(report)]
+        self.ages.append([float(max(0, age)) for age in ages])
         for group in report.foreign:
             if group.fate is ForeignFate.USED:
                 self.ledger.count_used(group.author, 1)
@@ -133,7 +132,10 @@ def _rounds(nodes: Sequence[Tally]) -> Rounds:
         zero_advantage_share=mean(lambda report: report.zero_advantage_share),
         own_tokens=mean(lambda report: report.own_tokens),
         foreign_used=mean(lambda report: report.foreign_groups_used),
-        foreign_age=_means([node.ages for node in nodes]),
+        foreign_age=tuple(
+            _mean([age for node_ages in ages for age in node_ages])
+            for ages in zip(*(node.ages for node in nodes), strict=True)
+        ),
         replayed=mean(lambda report: report.num_replayed),
         effective_sample_size=mean(lambda report: report.effective_sample_size),
         entropy=mean(lambda report: report.entropy),
