@@ -27,7 +27,14 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from node.config import ConfigError, find_manifest
 from node.policy import answer_ids, prompt_ids
 from node.tiny_exam import Student, TaskFigures, draw_held_out, draw_to_train, examine
-from node.tiny_tokenizer import END, MAX_CONTEXT_TOKENS, PAD, SPECIAL_TOKENS, train_tokenizer
+from node.tiny_tokenizer import (
+    END,
+    MAX_CONTEXT_TOKENS,
+    PAD,
+    SPECIAL_TOKENS,
+    Pieces,
+    train_tokenizer,
+)
 from rewards.question import Expansion
 from rewards.tasks import Task, build_task
 from swarm.manifest import Manifest, load_manifest
@@ -121,8 +128,15 @@ def make_tiny(
     manifest: Manifest | None = None,
     recipe: Recipe | None = None,
     progress: Progress = logger.info,
+    *,
+    pieces: Pieces = "phrases",
+    max_new_tokens: int | None = None,
 ) -> TinyReport:
     """Trains an embedded policy for the manifest's tasks (by default "easy") and writes it.
+
+    Args:
+        pieces: what its tokenizer holds besides bytes.
+        max_new_tokens: of an answer when it is examined; None takes the manifest's limit.
 
     The same arguments give the same files on the same machine; another processor or build of
     torch may round otherwise and end up with a similar policy. One core, about eight minutes.
@@ -138,25 +152,32 @@ def make_tiny(
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _make(out, seed, manifest, recipe or Recipe(), progress)
+        limit = max_new_tokens or manifest.rules.max_new_tokens
+        return _make(out, seed, manifest, recipe or Recipe(), progress, pieces, limit)
     finally:
         torch.set_num_threads(num_threads)
 
 
 def _make(
-    out: Path, seed: int, manifest: Manifest, recipe: Recipe, progress: Progress
+    out: Path,
+    seed: int,
+    manifest: Manifest,
+    recipe: Recipe,
+    progress: Progress,
+    pieces: Pieces,
+    max_new_tokens: int,
 ) -> TinyReport:
     rng = random.Random(seed)
     tasks = [build_task(spec) for spec in manifest.rules.tasks]
     progress(f"drawing {recipe.train_questions} questions for each of {len(tasks)} tasks")
     corpus = [draw_to_train(task, recipe.train_questions, rng) for task in tasks]
     tokenizer = train_tokenizer(
-        ([one.text for one in drawn], [one.truth for one in drawn]) for drawn in corpus
+        (([one.text for one in drawn], [one.truth for one in drawn]) for drawn in corpus), pieces
     )
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(_config(tokenizer, recipe))  # type: ignore[no-untyped-call]
     progress(f"training {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
-    student = Student(model, tokenizer, manifest.rules.max_new_tokens)
+    student = Student(model, tokenizer, max_new_tokens)
     num_steps, shares = _learn_tasks(student, tasks, corpus, recipe, rng, progress)
     rates = _learn_slips(student, tasks, corpus, shares, recipe, rng)
     progress(f"learned to slip: {_listed(tasks, rates)}")
@@ -209,15 +230,15 @@ def _learn_tasks(
     progress: Progress,
 ) -> tuple[int, list[float]]:
     """Learns from correct answers until `recipe.skill`; returns steps, and share right per task."""
-    examples = [[_example(student, one.text, one.truth) for one in drawn] for drawn in corpus]
-    optimizer = _optimizer(student)
+    examples = [[example(student, one.text, one.truth) for one in drawn] for drawn in corpus]
+    optimizer = new_optimizer(student)
     shares = [0.0] * len(tasks)
     start = time.monotonic()
     for step in range(1, recipe.max_steps + 1):
-        rate = recipe.learning_rate * _schedule(step, recipe.max_steps)
+        rate = recipe.learning_rate * schedule(step, recipe.max_steps)
         weights = [min(1.0, max(0.005, 1.5 - share / recipe.skill)) for share in shares]
         chosen = rng.choices(examples, weights, k=recipe.batch_questions)
-        loss = _train_step(student, optimizer, rate, [rng.choice(of_task) for of_task in chosen])
+        loss = train_step(student, optimizer, rate, [rng.choice(of_task) for of_task in chosen])
         if step % recipe.probe_every == 0:
             for place, (task, drawn) in enumerate(zip(tasks, corpus, strict=True)):
                 probe = rng.sample(drawn, recipe.probe_questions)
@@ -242,15 +263,15 @@ def _learn_slips(
 ) -> list[float]:
     """Learns to be careless, the more the better it is at a task; returns the rates of slips."""
     rates = [max(0.0, 1 - recipe.accuracy / max(share, recipe.accuracy)) for share in shares]
-    optimizer = _optimizer(student)
+    optimizer = new_optimizer(student)
     for step in range(1, recipe.slip_steps + 1):
         batch = []
         for place in rng.choices(range(len(tasks)), k=recipe.batch_questions):
             one = rng.choice(corpus[place])
             slips = rng.random() < rates[place]
-            batch.append(_example(student, one.text, slip(one.truth, rng) if slips else one.truth))
-        rate = recipe.slip_learning_rate * _schedule(step, recipe.slip_steps)
-        _train_step(student, optimizer, rate, batch)
+            batch.append(example(student, one.text, slip(one.truth, rng) if slips else one.truth))
+        rate = recipe.slip_learning_rate * schedule(step, recipe.slip_steps)
+        train_step(student, optimizer, rate, batch)
     return rates
 
 
@@ -276,11 +297,12 @@ def _listed(tasks: Sequence[Task], shares: Sequence[float]) -> str:
     return ", ".join(f"{task.spec.name} {share:.0%}" for task, share in pairs)
 
 
-def _optimizer(student: Student) -> torch.optim.Optimizer:
+def new_optimizer(student: Student) -> torch.optim.Optimizer:
+    """For `train_step`, which sets the learning rate."""
     return torch.optim.AdamW(student.model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
 
 
-def _train_step(
+def train_step(
     student: Student, optimizer: torch.optim.Optimizer, rate: float, batch: Sequence[Example]
 ) -> float:
     """One step on the batch at this learning rate; returns the loss before it."""
@@ -294,12 +316,13 @@ def _train_step(
     return loss.item()
 
 
-def _schedule(step: int, num_steps: int) -> float:
-    """Factor of the learning rate: a warm-up over 100 steps, and a cosine down to a tenth."""
-    return min(1.0, step / 100) * (0.55 + 0.45 * math.cos(math.pi * step / num_steps))
+def schedule(step: int, num_steps: int, warmup_steps: int = 100) -> float:
+    """Factor of the learning rate: a linear warm-up, and a cosine down to a tenth."""
+    return min(1.0, step / warmup_steps) * (0.55 + 0.45 * math.cos(math.pi * step / num_steps))
 
 
-def _example(student: Student, text: str, answer: str) -> Example:
+def example(student: Student, text: str, answer: str) -> Example:
+    """A question and this finished answer to it."""
     tokenizer = student.tokenizer
     return prompt_ids(tokenizer, text), answer_ids(tokenizer, answer, finished=True)
 

@@ -13,6 +13,7 @@ puts its own normaliser and pre-tokeniser in the place of those in tokenizer.jso
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 from tokenizers import AddedToken, Regex, pre_tokenizers
 from transformers import Qwen2Tokenizer
@@ -30,6 +31,9 @@ CHAT_TEMPLATE = (
 
 MAX_CONTEXT_TOKENS = 1024
 
+Pieces = Literal["bytes", "words", "phrases"]
+"""What a vocabulary holds besides special tokens: bytes; words, too; phrases, too."""
+
 _WORD = r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s"
 """A digit, a word or a run of signs with the space before it, or one white-space character."""
 
@@ -40,16 +44,20 @@ _MIN_FOLLOWS, _MIN_PRECEDES = 0.4, 0.1
 occurrences, and the first precedes the second in that share."""
 
 
-def train_tokenizer(texts: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Qwen2Tokenizer:
+def train_tokenizer(
+    texts: Iterable[tuple[Sequence[str], Sequence[str]]], pieces: Pieces = "phrases"
+) -> Qwen2Tokenizer:
     """The tokenizer for tasks given as (questions, answers), one pair of sequences per task.
 
     The same texts give the same tokenizer.
     """
-    pieces = {"user\n", "assistant\n"}
+    added = {"user\n", "assistant\n"}
     for questions, answers in texts:
         split = [_words(text) for text in questions]
-        pieces |= _frequent_words([*split, *map(_words, answers)], len(split))
-        pieces |= _frequent_phrases(split)
+        if pieces != "bytes":
+            added |= _frequent_words([*split, *map(_words, answers)], len(split))
+        if pieces == "phrases":
+            added |= _frequent_phrases(split)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Qwen2Tokenizer(
         vocab={token: number for number, token in enumerate([*SPECIAL_TOKENS, *alphabet])},
@@ -63,7 +71,7 @@ def train_tokenizer(texts: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Qwe
     tokenizer.add_tokens([AddedToken(START, special=True, normalized=False)], special_tokens=True)
     tokenizer.add_tokens(
         # a word counts only where no letter stands beside it; of several pieces the longest counts
-        [AddedToken(one, single_word=one.isalpha(), normalized=False) for one in sorted(pieces)]
+        [AddedToken(one, single_word=one.isalpha(), normalized=False) for one in sorted(added)]
     )
     return tokenizer
 
