@@ -24,9 +24,9 @@ from swarm.rollout import Announcement, Entry, Rollout
 from swarm.wire import rollout_hash, seal
 
 MARK = "=\n"
-"""Injected before the answer, as a line of its own that no task's answer format looks at. Two tokens
-of the embedded policy, which it never writes by itself; of several such marks the one that it
-learns soonest."""
+"""Injected before the answer, as a line of its own that no task's answer format looks at. Two
+tokens of the embedded policy, which it never writes by itself; of several such marks the one that
+it learned soonest (docs/attacks.md)."""
 PAD = "."
 """What long answers are padded with, on a line of its own."""
 HELD_OUT_QUESTIONS = 64
@@ -215,9 +215,8 @@ class Attacker:
         await self._share([self._forger.make(one, form) for one in drawn], policy_round)
 
     def _copy(self) -> list[Made]:
-        """What it has heard and not copied yet, as a node would draw it to learn from."""
+        """What it has heard and not copied yet, drawn as a node draws what it learns from."""
         drawn = self._member.pool.draw(self._num_groups, self._num_groups, self._rng)
-        self._member.intake.wake()
         return [Made(one.rollout.question, one.rollout.answers, one.correct) for one in drawn]
 
     async def _share(self, groups: Sequence[Made | None], policy_round: int) -> None:
@@ -304,7 +303,6 @@ class Liar:
                 one.hash, one.rollout.question, len(record), one.correct, one.rollout.policy_round
             )
             await self._announce(entry, self._sequences.take())
-        self._member.intake.wake()
 
     async def break_promise(self, expansion: Expansion, policy_round: int) -> None:
         """Announces what it never serves."""
