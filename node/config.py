@@ -134,7 +134,8 @@ class BatchConfig(_Section):
     likelihood_weight: bool = False
     """Multiplies each foreign answer's advantage by min(1, exp(l - o), exp(l - c)): l its mean
     log-probability per token under the own policy, o that of the round's own answers, c what its
-    author claims. So a claim can lower the weight and never raise it."""
+    author claims. So a claim can lower the weight and never raise it. A group's failures weigh
+    no more than what this leaves of its successes."""
     importance_ratio: float | None = Field(default=None, ge=1)
     """Multiplies the advantage of a replayed answer by exp(now - then) of its mean log-probability
     per token, at most this: the truncated, length-normalised importance ratio; None: by 1."""

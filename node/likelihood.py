@@ -49,6 +49,18 @@ def likeness(logp: float | None, own_logp: float | None, claim: float | None) ->
     return min(weight, math.exp(min(0.0, logp - claim)))
 
 
+def balanced(weights: Sequence[float], advantages: Sequence[float]) -> list[float]:
+    """The weights of a group's answers, those of failures multiplied by what the weights leave of
+    its successes: else a group whose successes count for nothing would still push its failures
+    down, which may be all that it was made for. Unchanged where nothing succeeded."""
+    successes = sum(one for one in advantages if one > 0)
+    if not successes:
+        return list(weights)
+    pairs = list(zip(weights, advantages, strict=True))
+    left = sum(weight * one for weight, one in pairs if one > 0) / successes
+    return [weight * left if one < 0 else weight for weight, one in pairs]
+
+
 def importance_ratio(now: float, then: float | None, cap: float) -> float:
     """min(cap, exp(now - then)) of an answer's log-probability now and when it was sampled: the
     importance ratio of a sequence, normalised by its length (GSPO, arXiv 2507.18071), truncated.

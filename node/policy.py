@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from node.generate import MIN_TEMPERATURE, Completion, GenerationFailed, Generator, Sampling
 from node.groups import Group, Lesson, OwnRollout, Source, VerifiedRollout
-from node.likelihood import claimed_logp, importance_ratio, likeness, own_mean_logp, token_mean
+from node.likelihood import (
+    balanced,
+    claimed_logp,
+    importance_ratio,
+    likeness,
+    own_mean_logp,
+    token_mean,
+)
 from node.status import ForeignFate
 from node.update import ForeignWeight, Update
 from rewards.question import Answer, Example, Expansion
@@ -201,7 +208,8 @@ class LanguagePolicy:
         figures = []
         for place, logps in zip(places, measured, strict=True):
             answers = zip(logps, batch[place].rollout.answers, strict=True)
-            weights = [likeness(logp, own_logp, claimed_logp(answer)) for logp, answer in answers]
+            alike = [likeness(logp, own_logp, claimed_logp(answer)) for logp, answer in answers]
+            weights = balanced(alike, groups[place].advantages)
             groups[place] = groups[place].times(weights)
             logp = token_mean(logps, [len(ids) for ids in groups[place].answer_ids])
             figures.append(ForeignWeight(logp, statistics.fmean(weights)))

@@ -6,7 +6,14 @@ import random
 import pytest
 
 from node.groups import OwnRollout
-from node.likelihood import claimed_logp, importance_ratio, likeness, own_mean_logp, token_mean
+from node.likelihood import (
+    balanced,
+    claimed_logp,
+    importance_ratio,
+    likeness,
+    own_mean_logp,
+    token_mean,
+)
 from rewards.question import Answer, Expansion, Question
 
 QUESTION = Expansion(Question("sums", 7), "3 + 4 =", "7")
@@ -85,6 +92,13 @@ def test_no_claim_whatever_raises_a_weight_or_breaks_it() -> None:
         assert 0.0 <= likeness(logp, own_logp, draw.choice(HOSTILE)) <= silent
         lowered += weight < silent
     assert lowered > 250, "or this test would show nothing"
+
+
+def test_failures_weigh_no_more_than_what_is_left_of_the_successes() -> None:
+    assert balanced([0.0, 1.0, 0.5], [1.0, -0.5, -0.5]) == [0.0, 0.0, 0.0]
+    assert balanced([0.5, 1.0, 1.0, 0.5], [1.0, 3.0, 0.0, -2.0]) == [0.5, 1.0, 1.0, 0.4375]
+    assert balanced([0.5, 0.25], [-1.0, 0.0]) == [0.5, 0.25]
+    assert balanced([1.0, 1.0], [1.0, -1.0]) == [1.0, 1.0]
 
 
 def test_an_importance_ratio_is_cut_at_the_cap_and_needs_two_figures() -> None:

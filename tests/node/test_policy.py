@@ -443,10 +443,11 @@ def test_foreign_groups_weigh_what_likeness_to_all_own_answers_and_claims_leave_
     [learned] = policy.learner.batches  # type: ignore[attr-defined]
     assert measured == [encode(tokenizer, one) for one in batch[1:]], "foreign ones only"
     weights = [1.0, math.exp(-1.5), 0.0, 0.0]
-    assert [one.weight for one in update.foreign] == pytest.approx(weights)
+    means = [(weight + weight**2) / 2 for weight in weights]  # failures balanced
+    assert [one.weight for one in update.foreign] == pytest.approx(means)
     assert learned[0] == encode(tokenizer, batch[0])
     for group, before, weight in zip(learned[1:], measured, weights, strict=True):
-        assert group.weights == pytest.approx((weight * 0.5,) * 2)
+        assert group.weights == pytest.approx((weight * 0.5, weight**2 * 0.5))
         assert replace(group, weights=before.weights) == before
     assert [one.mean_logp for one in update.foreign[:3]] == [-0.25, -2.0, -math.inf]
 
@@ -480,8 +481,8 @@ def test_what_one_answer_smuggles_is_not_hidden_by_the_others(
     peer = foreign(Answer("= 7", True, 3), Answer("8", True, 3))
     [figure] = policy.learn([lesson(peer, 1.0, -1.0)]).foreign
     [[group]] = policy.learner.batches  # type: ignore[attr-defined]
-    assert group.weights == pytest.approx((math.exp(-5.0), 1.0))
-    assert figure.weight == pytest.approx((math.exp(-5.0) + 1) / 2)
+    assert group.weights == pytest.approx((math.exp(-5.0), math.exp(-5.0))), "failures, too"
+    assert figure.weight == pytest.approx(math.exp(-5.0))
 
 
 def test_without_own_answers_no_foreign_group_has_a_weight(
