@@ -10,6 +10,10 @@ from swarm.fetch import MAX_REPLY_BYTES, decode_reply, decode_request, encode_re
 from swarm.gossip import Connection, FetchFailed, FindRollouts, Received, Traffic
 from swarm.inbox import CAPACITY, Inbox
 
+APART_S = 1e-6
+"""Between two delayed announcements of a node: what is due at one instant, trio does in any
+order."""
+
 
 class MemoryNetwork:
     """Joins nodes to one swarm. Everybody is connected to everybody whom no partition cuts off.
@@ -110,7 +114,8 @@ class MemoryGossip:
             if self._network.loses():
                 continue
             if self._network.delay_s:
-                trio.lowlevel.spawn_system_task(self._deliver_late, peer, record)
+                later_s = APART_S * ((self._num_announced - 1) % 1000)
+                trio.lowlevel.spawn_system_task(self._deliver_late, peer, record, later_s)
             else:
                 peer.deliver(record, self.node_id)
         await trio.lowlevel.checkpoint()
@@ -187,7 +192,7 @@ class MemoryGossip:
                 return reply
         raise FetchFailed("not connected")
 
-    async def _deliver_late(self, peer: "MemoryGossip", record: bytes) -> None:
-        await trio.sleep(self._network.delay_s)
+    async def _deliver_late(self, peer: "MemoryGossip", record: bytes, later_s: float) -> None:
+        await trio.sleep(self._network.delay_s + later_s)
         if peer in self._network.reachable(self.node_id):
             peer.deliver(record, self.node_id)

@@ -4,6 +4,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -99,6 +100,16 @@ def test_the_same_plan_gives_the_same_figures_bit_for_bit(judging: Judging) -> N
     assert as_bytes(run_swarm(plan, judging=judging)) == as_bytes(first) != as_bytes(other)
     rounds = only(first).rounds
     assert any(rounds.foreign_used) and any(rounds.gradient_norm)
+
+
+def test_what_is_fetched_and_drawn_repeats(run: Callable[..., SwarmResult]) -> None:
+    """Much more is there than is wanted, so that every draw counts."""
+    nodes = [make_node(seed, swarm={"foreign": 1}) for seed in range(5)]
+    nodes.append(make_node(9, role="attacker", attack=AttackPlan("lie")))
+    plan = make_plan(*nodes, rounds=6, delay_s=0.5, loss=0.1)
+    first = run(plan)
+    assert as_bytes(run(plan)) == as_bytes(first)
+    assert as_bytes(run(replace(plan, key=RunKey("arm", 2, 1e-4)))) != as_bytes(first)
 
 
 def test_a_node_learns_the_same_whoever_else_is_in_the_process(judging: Judging) -> None:
