@@ -294,7 +294,8 @@ RUNS = {
     "unlike-skills": (6 * (3 + 5), 8, 48),
     "unlike-sizes": (6 * (3 + 5), 8, 48),
     "unlike-late": (6 * (3 + 5), 8, 64),
-    "attack": (15 * 3, 8, 50),
+    "options": (11 * 3, 8, 48),
+    "attack": (16 * 3, 8, 50),
     "attack-dose": (8 * 2, 16, 50),
 }
 """Shipped experiment -> runs, nodes, rounds."""
@@ -314,7 +315,7 @@ def test_shipped_experiments_expand_to_the_runs_that_they_promise(name: str) -> 
     starts = dict.fromkeys(spec.starts, Path("/start"))
     for arm in spec.arms:
         assert len(plan_of(spec, arm, starts).nodes) == spec.num_nodes
-    if name not in ("smoke", "attack", "attack-dose"):
+    if name not in ("smoke", "options", "attack", "attack-dose"):
         assert len(spec.seeds) >= 5
 
 
