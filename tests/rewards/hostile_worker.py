@@ -74,7 +74,7 @@ def _loop() -> None:
 
 
 def _busy() -> bool:
-    end = time.process_time() + 0.9
+    end = time.process_time() + 0.6
     while time.process_time() < end:
         pass
     return True

@@ -188,7 +188,7 @@ def test_a_worker_sees_no_variable_of_the_node(monkeypatch: pytest.MonkeyPatch) 
 
 def test_cpu_time_is_counted_for_each_answer() -> None:
     with start(cpu_s=1) as verifier:
-        busy = [Answer("busy", True)] * 3  # 0.9 s each
+        busy = [Answer("busy", True)] * 3  # 0.6 s each
         assert verifier.judge([(QUESTION, busy)]) == [[CORRECT] * 3]
         assert obey(verifier, "loop") == Unscorable(Reason.DEADLINE, "CPU time")
 
