@@ -13,6 +13,11 @@ from swarm.wanted import draw_order
 MAX_PER_AUTHOR = 64
 MAX_OFFERS = 4096
 
+MIN_NEWEST = 8
+"""Of each author's offers that are wanted now, so many of the newest are drawn from, or twice its
+equal share of what is missing. With all of them the draw would be of a backlog: older from round to
+round, and mostly of whoever offers most."""
+
 OfferKey = tuple[str, bytes]
 """Announcer and hash: somebody else's announcement of the same hash is another offer."""
 
@@ -110,7 +115,8 @@ class Offers:
         max_sources: int,
         rng: random.Random,
     ) -> dict[str, list[Offer]]:
-        """Removes up to `num` offers, drawn by weight, and returns them by whom to ask for them.
+        """Removes up to `num` offers, drawn by weight from the newest of each author, and returns
+        them by whom to ask for them.
 
         The same offers and the same generator give the same draw, in whatever order they came.
 
@@ -120,11 +126,11 @@ class Offers:
             weigh: relative chance to be drawn; 0 where an offer is not wanted now.
             max_sources: so many peers at most are asked, each for at most one request's worth.
         """
-        ready = [
-            ((offer, source), weigh(offer))
-            for offer in sorted(self, key=lambda offer: (offer.entry.hash, offer.author))
-            if (source := source_of(offer)) is not None
+        most = max(MIN_NEWEST, 2 * -(-num // max(1, len(self._authors))))
+        newest = [
+            one for author in self._authors for one in self._newest(author, most, source_of, weigh)
         ]
+        ready = sorted(newest, key=lambda one: (one[0][0].entry.hash, one[0][0].author))
         authors, hashes = Counter(taken), set[bytes]()
         groups: dict[str, list[Offer]] = {}
         for offer, source in draw_order(ready, rng):
@@ -142,6 +148,25 @@ class Offers:
                 hashes.add(offer.entry.hash)
                 self.remove(offer)
         return groups
+
+    def _newest(
+        self,
+        author: str,
+        most: int,
+        source_of: Callable[[Offer], str | None],
+        weigh: Callable[[Offer], float],
+    ) -> list[tuple[tuple[Offer, str], float]]:
+        """An author's newest offers that are wanted and can be fetched now: with whom to ask, and
+        the weight."""
+        found: list[tuple[tuple[Offer, str], float]] = []
+        offers = self._authors[author].values()
+        for offer in sorted(offers, key=lambda one: (-one.first_seen, one.entry.hash)):
+            if len(found) == most:
+                break
+            weight = weigh(offer)
+            if weight > 0 and (source := source_of(offer)) is not None:
+                found.append(((offer, source), weight))
+        return found
 
     def _drop_oldest(self, author: str) -> Offer:
         offer = next(iter(self._authors[author].values()))

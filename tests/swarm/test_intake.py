@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -422,16 +423,61 @@ def test_offers_are_taken_by_weight_whatever_the_order_in_which_they_came(
         assert taken[0] == taken[1]
 
 
+def test_drawn_are_the_newest_of_each_author_that_are_wanted(make_offer: Any) -> None:
+    seen: set[int] = set()
+    for seed in range(50):
+        seen |= set(newest_taken(make_offer, seed))
+    assert seen == {5, 7, 9, 11, 13, 15, 17, 19}
+
+
+def newest_taken(make_offer: Any, seed: int) -> list[int]:
+    offers = Offers()
+    for index in range(20):
+        offers.add(replace(make_offer(1, index), first_seen=float(index)))
+    groups = offers.take(
+        3,
+        Counter(),
+        99,
+        lambda offer: "peer",
+        lambda offer: float(offer.entry.question.index % 2),
+        4,
+        random.Random(seed),
+    )
+    assert len(offers) == 17, "the others wait"
+    return [offer.entry.question.index for offer in groups["peer"]]
+
+
+def test_who_offers_most_is_not_drawn_most(make_offer: Any) -> None:
+    taken: Counter[str] = Counter()
+    for seed in range(100):
+        offers = Offers()
+        for index in range(8):
+            offers.add(make_offer(1, index))
+        for index in range(60):
+            offers.add(make_offer(2, index))
+        groups = offers.take(
+            4, Counter(), 9, lambda offer: "peer", alike_offer, 4, random.Random(seed)
+        )
+        taken.update(offer.author for offer in groups["peer"])
+    assert all(150 < num < 250 for num in taken.values()) and taken.total() == 400
+
+
 def test_a_request_is_bounded_in_number_and_bytes(make_offer: Any) -> None:
     offers = Offers()
     for index in range(40):
-        offers.add(make_offer(1, index))
-    for index in range(10):
-        offers.add(make_offer(2, index, num_bytes=2**20))
+        offers.add(make_offer(1 + index // 8, index))
+    for index in range(8):
+        offers.add(make_offer(9, index, num_bytes=2**20))
     groups = offers.take(
-        99, Counter(), 99, lambda offer: offer.author, alike_offer, 4, random.Random(0)
-    ).values()
-    assert sorted(map(len, groups)) == [3, 16]
+        99,
+        Counter(),
+        99,
+        lambda offer: "large" if offer.entry.num_bytes == 2**20 else "small",
+        alike_offer,
+        4,
+        random.Random(0),
+    )
+    assert {name: len(group) for name, group in groups.items()} == {"small": 16, "large": 3}
 
 
 def test_the_same_hash_is_not_taken_twice(make_offer: Any, make_maker: Any, clock: Any) -> None:
