@@ -253,7 +253,7 @@ def _tune(out: Path, name: str, tuning: Tuning, seed: int, manifest: Manifest) -
         corpus.append(draw_to_train(task, num_questions, rng))
     model.train()
     _learn(student, corpus, able, tuning, rng)
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     model.to(torch.bfloat16)  # type: ignore[arg-type]
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
