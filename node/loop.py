@@ -118,7 +118,7 @@ class Node:
 
         A stop is answered after the stage under way, or after the round if its update has begun.
         Held-out questions are asked before the first round, after every `evaluate_every` and after
-        the last of `rounds`, unless the answer is on disk. Returns the checkpoint of the last round.
+        the last of `rounds`, unless the answer is on disk. Returns the last round's checkpoint.
         """
         self.status.heldout = [
             heldout_status(number, found)
