@@ -86,6 +86,19 @@ class Want(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class AtHand:
+    """What a round's batch can be composed of."""
+
+    own: Sequence[VerifiedRollout]
+    """All of this round."""
+    foreign: Sequence[VerifiedRollout]
+    """As wanted, and of use."""
+    experience: Experience
+    rng: random.Random
+    """For what is drawn: the same in the same round of the same node."""
+
+
+@dataclass(frozen=True, slots=True)
 class Own:
     """own: this round's own groups, J = 0. The other strategies differ from it in what they say."""
 
@@ -125,15 +138,9 @@ class Own:
         """The advantages of a foreign group's answers; all 0: it is of no use."""
         return advantages(foreign.rewards)
 
-    def compose(
-        self,
-        own: Sequence[VerifiedRollout],
-        foreign: Sequence[VerifiedRollout],
-        experience: Experience,
-        rng: random.Random,
-    ) -> list[Lesson]:
+    def compose(self, at_hand: AtHand) -> list[Lesson]:
         """The batch: own groups, then foreign ones, then replayed ones."""
-        return [of_own(one) for one in own]
+        return [of_own(one) for one in at_hand.own]
 
     def max_answers(self, num_answers: int, max_foreign_answers: int) -> int:
         """The most answers that a batch can have."""
@@ -148,11 +155,16 @@ class Own:
             max_age_s=self.config.max_age_s,
         )
 
-    def _of_foreign(self, one: VerifiedRollout, experience: Experience) -> Lesson:
-        assert one.origin is not None, "a foreign rollout without an origin"
+    def _of_foreign(self, at_hand: AtHand) -> list[Lesson]:
+        return [
+            Lesson(one, Source.FOREIGN, self.worth(one, at_hand.experience), self._discount(one))
+            for one in at_hand.foreign
+        ]
+
+    def _discount(self, foreign: VerifiedRollout) -> float:
+        assert foreign.origin is not None, "a foreign rollout without an origin"
         half_life_s = self.config.half_life_s
-        weight = 0.5 ** (one.origin.age_s / half_life_s) if half_life_s else 1.0
-        return Lesson(one, Source.FOREIGN, self.worth(one, experience), weight)
+        return 0.5 ** (foreign.origin.age_s / half_life_s) if half_life_s else 1.0
 
 
 class OwnDynamic(Own):
@@ -169,15 +181,9 @@ class OwnDynamic(Own):
         is_spent = sum(tokens) >= budget or num_asked >= MAX_ASKED * self.num_questions
         return 0 if is_spent else max(0, missing)
 
-    def compose(
-        self,
-        own: Sequence[VerifiedRollout],
-        foreign: Sequence[VerifiedRollout],
-        experience: Experience,
-        rng: random.Random,
-    ) -> list[Lesson]:
+    def compose(self, at_hand: AtHand) -> list[Lesson]:
         """The informative ones of all that were asked."""
-        return [of_own(one) for one in own if one.has_advantage]
+        return [of_own(one) for one in at_hand.own if one.has_advantage]
 
 
 class OwnReplay(Own):
@@ -188,18 +194,13 @@ class OwnReplay(Own):
         """K."""
         return self.config.replay_rounds
 
-    def compose(
-        self,
-        own: Sequence[VerifiedRollout],
-        foreign: Sequence[VerifiedRollout],
-        experience: Experience,
-        rng: random.Random,
-    ) -> list[Lesson]:
+    def compose(self, at_hand: AtHand) -> list[Lesson]:
         """Fresh first. Of what is replayed, wrong answers count only where that is asked for."""
-        batch = [of_own(one) for one in own if one.has_advantage]
-        batch += [self._of_foreign(one, experience) for one in foreign]
+        batch = [of_own(one) for one in at_hand.own if one.has_advantage]
+        batch += self._of_foreign(at_hand)
         missing = max(0, self.config.groups - len(batch))
-        replayed = rng.sample(experience.replayable, min(missing, len(experience.replayable)))
+        old = at_hand.experience.replayable
+        replayed = at_hand.rng.sample(old, min(missing, len(old)))
         return batch + [self._of_replay(one) for one in replayed]
 
     def _of_replay(self, one: VerifiedRollout) -> Lesson:
@@ -221,16 +222,9 @@ class Paper(Own):
 
     takes_foreign = True
 
-    def compose(
-        self,
-        own: Sequence[VerifiedRollout],
-        foreign: Sequence[VerifiedRollout],
-        experience: Experience,
-        rng: random.Random,
-    ) -> list[Lesson]:
+    def compose(self, at_hand: AtHand) -> list[Lesson]:
         """T = I + J."""
-        batch = [of_own(one) for one in own]
-        return batch + [self._of_foreign(one, experience) for one in foreign]
+        return [of_own(one) for one in at_hand.own] + self._of_foreign(at_hand)
 
 
 class Fill(OwnReplay):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from node.batch import Own, Want
+from node.batch import AtHand, Own, Want
 from node.brake import apply_brake
 from node.checkpoint import Checkpoints, NodeState
 from node.evaluate import HeldOut, evaluate, read_heldout, write_heldout
@@ -89,7 +89,7 @@ class Node:
             drawn = self._draw_foreign(want)
             used = [one for one, fate in drawn if fate is ForeignFate.USED]
             rng = random.Random(f"sapo-batch-1 {self.state.seed} {number}")
-            batch = self.strategy.compose(own, used, self.experience, rng)
+            batch = self.strategy.compose(AtHand(own, used, self.experience, rng))
         with self._unless_stopped(Stage.UPDATING):
             update = self.policy.learn(batch)
         with self.status.during(Stage.SYNCING):

@@ -8,6 +8,7 @@ import pytest
 
 from node.batch import (
     STRATEGIES,
+    AtHand,
     Own,
     Want,
     advantages,
@@ -51,7 +52,8 @@ def compose(
     foreign: Sequence[VerifiedRollout] = (),
     experience: Experience | None = None,
 ) -> list[Lesson]:
-    return strategy.compose(own, foreign, experience or Experience(), random.Random(1))
+    at_hand = AtHand(own, foreign, experience or Experience(), random.Random(1))
+    return strategy.compose(at_hand)
 
 
 def found(batch: Sequence[Lesson]) -> list[tuple[VerifiedRollout, Source]]:
