@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     PreTrainedTokenizerBase,
@@ -51,7 +52,7 @@ def task() -> Task:
 
 @pytest.fixture(scope="module")
 def questions(task: Task) -> list[Expansion]:
-    return draw_to_train(task, 250, random.Random(1))
+    return draw_to_train(task, 400, random.Random(1))
 
 
 def judged(task: Task, question: Expansion, answers: Sequence[Answer]) -> VerifiedRollout:
@@ -134,7 +135,7 @@ def beginner(
     learner = Learner(
         model,
         tokenizer,
-        LearnConfig(learning_rate=2e-3),
+        LearnConfig(learning_rate=3e-3),
         max_answers=128,
         max_answer_tokens=MAX_NEW_TOKENS,
         temperature=1.0,
@@ -180,16 +181,27 @@ def test_only_what_the_own_model_could_not_have_written_is_left_out(foreign, beg
 def test_a_beginner_learns_from_foreign_answers_what_it_never_found_itself(
     task, questions, foreign, beginner
 ):
+    """Starting from other random weights, seeds 0 to 3, the two differences below were 0.37 to 0.55
+    and 0.38 to 0.46 nats. With fewer lessons the second came late or not at all."""
     own = [judged(task, one.expansion, one.answers) for one in beginner.roll_out(questions[:8], 1)]
     assert not any(correct for one in own for correct in one.correct)
     held_out = draw_held_out(task, 60, random.Random(3))
+    truths = [one.truth for one in held_out]
+    swapped = [
+        replace(one, truth=truth)
+        for one, truth in zip(held_out, truths[1:] + truths[:1], strict=True)
+    ]
     control = mean_logp(beginner, held_out)
+    assert abs(control - mean_logp(beginner, swapped)) < 0.05, "it knows answers already"
     lessons = [
         Lesson(one, Source.FOREIGN, positives(advantages(one.rewards)))
         for one in foreign
         if one.is_informative and beginner.fate(one) is ForeignFate.USED
     ]
     rng = random.Random(4)
-    for _ in range(60):
-        assert beginner.learn(rng.sample(lessons, 12)).skipped is None
-    assert mean_logp(beginner, held_out) > control + 0.15
+    for _ in range(80):
+        assert beginner.learn(rng.sample(lessons, 16)).skipped is None
+    learned, learned_swapped = mean_logp(beginner, held_out), mean_logp(beginner, swapped)
+    assert learned > control + 0.15
+    # and not only what answers look like, but which one belongs to which question
+    assert learned > learned_swapped + 0.15
