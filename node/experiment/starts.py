@@ -4,15 +4,15 @@ tiny            the embedded policy as shipped (docs/tiny.md)
 specialist-K    able in the manifest's tasks K and K + 1 as far as so small a model learns them in
                 seconds, unable in all others; K = 0 to 7, so that each of 8 tasks has two masters
 sparse          the embedded policy made weaker in all tasks: a very sparse reward
-small, large    a third and three times its size, each with a tokenizer of its own, half as able
+small, large    a third and three times its size, tokenizers of their own, half as able
 
 Specialists and the sparse start are the embedded policy after some more steps of supervised
 training on questions that are not held out. Where a policy is to be unable it learns answers in
-which one letter or digit stands twice: so it keeps the form of an answer, is wrong nearly always,
-and right seldom enough that it hardly gets rid of this alone.
+which one letter or digit stands twice: so it keeps the form of an answer and is nearly always wrong.
 
-docs/experiments-starts.md has what each can do. Such inability is made, and shallow: a few steps on
-correct answers mend it. An experiment with these starts shows what sharing does in that case.
+docs/experiments-starts.md has what each can do. Such inability is made, and shallow: ten steps on
+correct answers bring much of it back. An experiment with these starts shows what sharing does in
+that case.
 """
 
 import hashlib
