@@ -8,7 +8,8 @@ small, large    a third and three times its size, tokenizers of their own, half 
 
 Specialists and the sparse start are the embedded policy after some more steps of supervised
 training on questions that are not held out. Where a policy is to be unable it learns answers in
-which one letter or digit stands twice: so it keeps the form of an answer and is nearly always wrong.
+which one letter or digit stands twice: so it keeps the form of an answer and is nearly always
+wrong.
 
 docs/experiments-starts.md has what each can do. Such inability is made, and shallow: ten steps on
 correct answers bring much of it back. An experiment with these starts shows what sharing does in
