@@ -39,6 +39,6 @@ Both, and around them
   exam.py       held-out questions asked of any policy; exam_view.py
   experiment/   does sharing pay? many nodes in one process, declared runs, statistics
   demo.py       a swarm on one machine; demo_home.py, demo_process.py, demo_swarm.py,
-                summary.py, picture.py, view.py
+                summary.py, picture.py, view.py; live.py a board in the terminal
   make_tiny.py  trains the embedded policy in tiny/ from nothing; tiny_tokenizer.py, tiny_exam.py
 """

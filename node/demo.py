@@ -25,9 +25,10 @@ from node.config import NodeConfig
 from node.demo_home import Place, lay_out
 from node.demo_process import adopting_orphans, node_environment
 from node.demo_swarm import Command, SwarmRun, run_swarm
+from node.live import live_view
 from node.picture import draw_summary
 from node.summary import Summary, write_summary
-from node.view import Board, live_view
+from node.view import LINE_EVERY_S, Board
 from swarm.manifest import load_manifest
 
 CONTROL = "control"
@@ -120,7 +121,7 @@ def _run(
     stop_asked: threading.Event,
     console: Console,
 ) -> SwarmRun:
-    with adopting_orphans() as reap, live_view(board, console) as refresh:
+    with adopting_orphans() as reap, live_view(board, console, LINE_EVERY_S) as refresh:
 
         def each_turn(pids: Sequence[int | None]) -> None:
             reap(pids)

@@ -3,11 +3,9 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -213,43 +211,6 @@ def sparkline(values: list[float], width: int = 48) -> str:
 def _parts(values: list[float], step: int) -> Iterator[list[float]]:
     for start in range(0, len(values), step):
         yield values[start : start + step]
-
-
-@contextmanager
-def live_view(board: Board, console: Console) -> Iterator[Callable[[], None]]:
-    """Shows `board` until the block ends. Yields what has to be called again and again: where the
-    output is no terminal, it prints what happened and, every few seconds, a line."""
-    if console.is_terminal:
-        with Live(board, console=console, refresh_per_second=4):
-            yield lambda: None
-        return
-    lines = _Lines(board, console)
-    yield lines.refresh
-    lines.print_events()
-
-
-class _Lines:
-    """Prints a board line by line."""
-
-    def __init__(self, board: Board, console: Console) -> None:
-        self._board = board
-        self._console = console
-        self._next_at = 0.0
-        self._num_printed = 0
-
-    def refresh(self) -> None:
-        """Prints what is due."""
-        self.print_events()
-        if self._board.elapsed_s >= self._next_at:
-            self._next_at = self._board.elapsed_s + LINE_EVERY_S
-            self._console.print(self._board.as_line(), soft_wrap=True)
-
-    def print_events(self) -> None:
-        """Prints the events that are new; of a flood the last ones."""
-        new = self._board.num_events - self._num_printed
-        self._num_printed = self._board.num_events
-        for event in list(self._board.events)[-new:] if new else []:
-            self._console.print(event, soft_wrap=True)
 
 
 def show_summary(summary: Summary, console: Console, home: str) -> None:

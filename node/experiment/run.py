@@ -28,8 +28,9 @@ from node.experiment.job import make_run, make_start, recipe_of
 from node.experiment.plan import RunPlan
 from node.experiment.results import RESULTS_FILE, RunResult, append_result, read_results
 from node.experiment.spec import Materials, Run, Spec
-from node.experiment.view import Board, Row, live_view
+from node.experiment.view import LINE_EVERY_S, Board, Row
 from node.experiment.worker import Failed, Progress, Report, Tell, Work, Worker
+from node.live import live_view
 from node.words import span
 from swarm.manifest import load_manifest
 
@@ -259,7 +260,7 @@ class _Runner:
         if ignored:
             board.tell(f"{len(ignored)} lines of {RESULTS_FILE} are ignored: {said(ignored)}")
         try:
-            with live_view(board, console) as refresh:
+            with live_view(board, console, LINE_EVERY_S) as refresh:
                 while not self.stop_asked.is_set():
                     self._hand_out()
                     if not self.busy:

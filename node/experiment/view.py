@@ -1,12 +1,9 @@
 """An experiment in the terminal while its runs are made: how far each is, how long it takes."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console, RenderableType
-from rich.live import Live
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -71,40 +68,3 @@ class Board:
         left = f"about {span(self.left_s)} left" if self.left_s is not None else "time left unknown"
         done = f"{self.num_done} of {self.num_runs} runs"
         return f"{self.title}: {done}  {span(self.elapsed_s)}  {left}"
-
-
-@contextmanager
-def live_view(board: Board, console: Console) -> Iterator[Callable[[], None]]:
-    """Shows `board` until the block ends. Yields what has to be called again and again: where the
-    output is no terminal, it prints what happened and, every half minute, a line."""
-    if console.is_terminal:
-        with Live(board, console=console, refresh_per_second=2):
-            yield lambda: None
-        return
-    lines = _Lines(board, console)
-    yield lines.refresh
-    lines.print_events()
-
-
-class _Lines:
-    """Prints a board line by line."""
-
-    def __init__(self, board: Board, console: Console) -> None:
-        self._board = board
-        self._console = console
-        self._next_at = 0.0
-        self._num_printed = 0
-
-    def refresh(self) -> None:
-        """Prints what is due."""
-        self.print_events()
-        if self._board.elapsed_s >= self._next_at:
-            self._next_at = self._board.elapsed_s + LINE_EVERY_S
-            self._console.print(self._board.as_line(), soft_wrap=True)
-
-    def print_events(self) -> None:
-        """Prints the events that are new; of a flood the last ones."""
-        new = self._board.num_events - self._num_printed
-        self._num_printed = self._board.num_events
-        for event in list(self._board.events)[-new:] if new else []:
-            self._console.print(event, soft_wrap=True)

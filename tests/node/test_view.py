@@ -4,8 +4,9 @@ from dataclasses import replace
 import msgspec
 from rich.console import Console
 
+from node.live import live_view
 from node.status import LearnerStatus, PeerStatus, PoolStatus, RoundReport, Snapshot
-from node.view import Board, Row, live_view, sparkline
+from node.view import LINE_EVERY_S, Board, Row, sparkline
 
 
 class Clock:
@@ -156,7 +157,7 @@ def test_events_are_shown_with_their_time_and_only_the_last_ones() -> None:
 def test_without_a_terminal_there_is_a_line_now_and_then_and_every_event_at_once() -> None:
     clock, console = Clock(), text_console()
     board = made_board(Row("node-0", made_snapshot()), clock=clock)
-    with live_view(board, console) as refresh:
+    with live_view(board, console, LINE_EVERY_S) as refresh:
         refresh()
         assert (
             written(console).count(

@@ -2,7 +2,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from node.experiment.view import LINE_EVERY_S, Board, Row, live_view
+from node.experiment.view import LINE_EVERY_S, Board, Row
+from node.live import live_view
 
 
 def printed(width: int = 80) -> Console:
@@ -29,7 +30,7 @@ def test_the_board_shows_what_is_done_what_is_being_made_and_the_time_left() -> 
 
 def test_in_a_pipe_there_is_a_line_now_and_then_and_each_event_once() -> None:
     board, console = Board("smoke", num_runs=8), printed(300)
-    with live_view(board, console) as refresh:
+    with live_view(board, console, LINE_EVERY_S) as refresh:
         refresh()
         board.elapsed_s = LINE_EVERY_S - 1
         board.tell("something happened")
@@ -51,7 +52,7 @@ def test_in_a_pipe_there_is_a_line_now_and_then_and_each_event_once() -> None:
 def test_in_a_terminal_the_board_is_shown_until_the_end() -> None:
     console = Console(file=StringIO(), width=80, force_terminal=True)
     board = Board("smoke", num_runs=8)
-    with live_view(board, console) as refresh:
+    with live_view(board, console, LINE_EVERY_S) as refresh:
         board.num_done = 8
         refresh()
     assert "smoke: 8 of 8 runs" in text_of(console)
