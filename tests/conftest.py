@@ -1,4 +1,5 @@
-"""What several tests share: a verifier with a cheap task, and a package that defines a kind."""
+"""What several tests share: a verifier with a cheap task, a clock that nobody waits for, and a
+package that defines a kind."""
 
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trio.testing import MockClock
 
 from rewards.tasks import TaskSpec
 from rewards.verifier import Verifier
@@ -26,6 +28,12 @@ def verifier() -> Iterator[Verifier]:
     """Real workers that know the task "sums"."""
     with Verifier([SUMS]) as made:
         yield made
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    """Time that passes only while every task waits, and then at once."""
+    return MockClock(autojump_threshold=0)
 
 
 ROOT = Path(__file__).parents[1]

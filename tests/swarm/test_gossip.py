@@ -297,11 +297,6 @@ async def test_losses_are_the_same_for_the_same_seed() -> None:
     assert 20 < await losses(1) < 80
 
 
-@pytest.fixture
-def autojump_clock() -> trio.testing.MockClock:
-    return trio.testing.MockClock(autojump_threshold=0)
-
-
 def test_the_inbox_forgets_the_oldest_records_first() -> None:
     inbox = Inbox(capacity=10, remembered=2)
     for number in (1, 2, 3, 2, 1):

@@ -43,11 +43,6 @@ def remedies() -> None:
     libp2p_fixes.apply()
 
 
-@pytest.fixture
-def autojump_clock() -> MockClock:
-    return MockClock(autojump_threshold=0)
-
-
 async def until(condition: Callable[[], bool]) -> None:
     """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
     while not condition():
