@@ -10,36 +10,19 @@ same address is not limited.
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-import msgspec
 import trio
 from libp2p.abc import IHost
-from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
-from libp2p.request_response import (
-    BytesCodec,
-    RequestContext,
-    RequestResponse,
-    RequestResponseConfig,
-    RequestResponseError,
-)
 from libp2p.tools.anyio_service import background_trio_service
 
 from swarm import libp2p_fixes
 from swarm.dialer import Dialer
-from swarm.fetch import (
-    MAX_REPLY_BYTES,
-    MAX_REQUEST_BYTES,
-    decode_reply,
-    decode_request,
-    encode_reply,
-    encode_request,
-)
-from swarm.gossip import Connection, FetchFailed, FindRollouts, Received, Traffic
+from swarm.gossip import Connection, FindRollouts, Received, Traffic
 from swarm.identity import Identity
 from swarm.inbox import Inbox, has_announcement_form
 from swarm.libp2p_fixes import OUTBOUND_QUEUE, SwarmPubsub
@@ -50,23 +33,15 @@ from swarm.libp2p_host import (
     close_listeners,
     parse_listen,
 )
-from swarm.peer_book import MAX_ADDRESS_CHARS, PeerBook
-from swarm.protocol import FETCH_PROTOCOL, PEERS_PROTOCOL, TOPIC
+from swarm.peer_book import PeerBook
+from swarm.protocol import TOPIC
+from swarm.requests import MAX_PEERS_TOLD, Requests
 
 log = logging.getLogger(__name__)
 
-FETCH_S = 20.0
-"""For one fetch, at either end."""
-MAX_FETCHES_SERVED = 16
-"""At once; a peer that asks for more is turned away."""
-MAX_PEERS_TOLD = 32
-MAX_PEERS_BYTES = MAX_PEERS_TOLD * (MAX_ADDRESS_CHARS + 8)
 PACE_S = 2.0
 """So long does an announcement wait for a peer whose queue is half full."""
 LEAVE_S = 3.0
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_addresses = msgspec.msgpack.Decoder(list[str]).decode
 
 
 class Libp2pDied(RuntimeError):
@@ -187,20 +162,19 @@ class Libp2pGossip:
         self.pubsub = SwarmPubsub(host, self.topic, has_announcement_form, self._inbox.put)
         self.router = self.pubsub.gossip_router
         self._host = host
-        self._find = find
         self._counter = counter
         self._book = book
-        self._requests = RequestResponse(host)
-        self._fetch_protocol = TProtocol(FETCH_PROTOCOL.format(swarm_id=swarm_id))
-        self._peers_protocol = TProtocol(PEERS_PROTOCOL.format(swarm_id=swarm_id))
-        self._dialer = Dialer(
-            host, self.pubsub, self.topic, book, max_peers, self._ask_for_peers, clock
+        self._num_announced = 0
+        self._requests = Requests(
+            host,
+            swarm_id,
+            find,
+            tell_peers=self._tell_peers,
+            is_connected=lambda node_id: self._dialer.is_connected(node_id),
         )
-        self._crashed = trio.Event()
-        self._crash: Exception | None = None
-        self._num_announced = self._num_served = self._num_fetched = self._num_failed = 0
-        self._serve(self._fetch_protocol, self._serve_fetch, MAX_REQUEST_BYTES, MAX_REPLY_BYTES)
-        self._serve(self._peers_protocol, self._tell_peers, 1024, MAX_PEERS_BYTES)
+        self._dialer = Dialer(
+            host, self.pubsub, self.topic, book, max_peers, self._requests.ask_for_peers, clock
+        )
 
     async def announce(self, record: bytes) -> None:
         """See Gossip. Raises ValueError for what is no announcement by size and magic."""
@@ -213,15 +187,7 @@ class Libp2pGossip:
         self, node_id: str, hashes: Sequence[bytes], max_bytes: int
     ) -> dict[bytes, bytes]:
         """See Gossip."""
-        request = encode_request(hashes)
-        try:
-            reply = await self._ask(node_id, self._fetch_protocol, request, max_bytes)
-            found = decode_reply(reply, hashes, max_bytes)
-        except FetchFailed:
-            self._num_failed += 1
-            raise
-        self._num_fetched += len(found)
-        return found
+        return await self._requests.fetch(node_id, hashes, max_bytes)
 
     def connections(self) -> list[Connection]:
         """See Gossip."""
@@ -235,9 +201,9 @@ class Libp2pGossip:
             announcements_sent=self._num_announced,
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
-            rollouts_served=self._num_served,
-            rollouts_fetched=self._num_fetched,
-            fetches_failed=self._num_failed,
+            rollouts_served=self._requests.num_served,
+            rollouts_fetched=self._requests.num_fetched,
+            fetches_failed=self._requests.num_failed,
         )
 
     def addresses(self) -> list[str]:
@@ -249,9 +215,7 @@ class Libp2pGossip:
         """Keeps peers connected; raises what `find` raised."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._dialer.run)
-            await self._crashed.wait()
-            assert self._crash is not None
-            raise self._crash
+            await self._requests.wait_for_crash()
 
     async def leave(self) -> None:
         """Saves the peers, says goodbye to them all at once, and ends `received`."""
@@ -271,65 +235,6 @@ class Libp2pGossip:
             while any(len(one) > OUTBOUND_QUEUE // 2 for one in self.pubsub.peer_queues.values()):
                 await trio.sleep(0.01)
 
-    async def _ask(
-        self, node_id: str, protocol: TProtocol, request: bytes, max_bytes: int
-    ) -> bytes:
-        if not self._dialer.is_connected(node_id):
-            raise FetchFailed("not connected")
-        config = RequestResponseConfig(
-            timeout=FETCH_S,
-            max_request_size=max(1, len(request)),
-            max_response_size=max(1, max_bytes),
-        )
-        try:
-            return await self._requests.send_request(
-                ID.from_string(node_id), [protocol], request, BytesCodec(), config
-            )
-        except RequestResponseError as error:
-            raise FetchFailed(f"{type(error).__name__}: {error}") from error
-
-    def _serve(
-        self,
-        protocol: TProtocol,
-        handler: Callable[[bytes, RequestContext], Awaitable[bytes]],
-        max_request: int,
-        max_reply: int,
-    ) -> None:
-        self._requests.set_handler(
-            protocol,
-            handler,
-            BytesCodec(),
-            RequestResponseConfig(
-                timeout=FETCH_S,
-                max_request_size=max_request,
-                max_response_size=max_reply,
-                max_concurrent_inbound=MAX_FETCHES_SERVED,
-            ),
-        )
-
-    async def _serve_fetch(self, request: bytes, context: RequestContext) -> bytes:
-        hashes = decode_request(request)
-        if hashes is None:
-            raise RequestResponseError("malformed request")
-        try:
-            found = await self._find(hashes)
-        except Exception as error:  # ours, not the peer's: it ends the block, through `run`
-            log.exception("a fetch could not be served")
-            self._crash = error
-            self._crashed.set()
-            raise
-        reply, num_records = encode_reply(hashes, found)
-        self._num_served += num_records
-        return reply
-
-    async def _tell_peers(self, request: bytes, context: RequestContext) -> bytes:
-        await trio.lowlevel.checkpoint()
+    def _tell_peers(self, node_id: str) -> list[str]:
         connected = {connection.node_id for connection in self.connections()}
-        return _encode(self._book.to_share(connected, str(context.peer_id), MAX_PEERS_TOLD))
-
-    async def _ask_for_peers(self, node_id: str) -> list[str]:
-        try:
-            reply = await self._ask(node_id, self._peers_protocol, b"?", MAX_PEERS_BYTES)
-            return _decode_addresses(reply)[:MAX_PEERS_TOLD]
-        except (FetchFailed, msgspec.MsgspecError):
-            return []
+        return self._book.to_share(connected, node_id, MAX_PEERS_TOLD)

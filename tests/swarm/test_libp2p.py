@@ -354,7 +354,7 @@ async def test_a_malformed_request_is_refused_and_service_goes_on(nodes: Nodes) 
             await until(meshed(server, client))
             for request in (b"\xff" * 100, b"\x90", bytes(60_000)):
                 with pytest.raises(FetchFailed):
-                    await client._ask(server.node_id, client._fetch_protocol, request, 2000)
+                    await requests._ask(server.node_id, requests._fetch_protocol, request, 2000)
             assert await client.fetch(server.node_id, [HASH], 2000) == {HASH: BODY}
 
 

@@ -1,0 +1,155 @@
+"""What nodes ask each other for over streams of their own: rollouts by hash, and peers' addresses.
+
+Every request is one stream, bounded in bytes and seconds at both ends.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import trio
+from libp2p.abc import IHost
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.request_response import (
+    BytesCodec,
+    RequestContext,
+    RequestResponse,
+    RequestResponseConfig,
+    RequestResponseError,
+)
+
+from swarm.fetch import (
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
+from swarm.gossip import FetchFailed, FindRollouts
+from swarm.peer_book import MAX_ADDRESS_CHARS
+from swarm.protocol import FETCH_PROTOCOL, PEERS_PROTOCOL
+
+log = logging.getLogger(__name__)
+
+REQUEST_S = 20.0
+"""For one request, at either end."""
+MAX_SERVED = 16
+"""Requests of one kind that are answered at once; a peer that asks for more is turned away."""
+MAX_PEERS_TOLD = 32
+MAX_PEERS_BYTES = MAX_PEERS_TOLD * (MAX_ADDRESS_CHARS + 8)
+
+TellPeers = Callable[[str], list[str]]
+"""Node id of a peer that asks -> addresses of further ones."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_addresses = msgspec.msgpack.Decoder(list[str]).decode
+
+
+class Requests:
+    """Asks connected peers, and answers them."""
+
+    def __init__(
+        self,
+        host: IHost,
+        swarm_id: str,
+        find: FindRollouts,
+        tell_peers: TellPeers,
+        is_connected: Callable[[str], bool],
+    ) -> None:
+        self.num_served = self.num_fetched = self.num_failed = 0
+        """Rollouts served and fetched, and fetches that failed."""
+        self._is_connected = is_connected
+        self._find = find
+        self._tell = tell_peers
+        self._requests = RequestResponse(host)
+        self._fetch_protocol = TProtocol(FETCH_PROTOCOL.format(swarm_id=swarm_id))
+        self._peers_protocol = TProtocol(PEERS_PROTOCOL.format(swarm_id=swarm_id))
+        self._crashed = trio.Event()
+        self._crash: Exception | None = None
+        self._serve(self._fetch_protocol, self._serve_fetch, MAX_REQUEST_BYTES, MAX_REPLY_BYTES)
+        self._serve(self._peers_protocol, self._tell_peers, 1024, MAX_PEERS_BYTES)
+
+    async def fetch(
+        self, node_id: str, hashes: Sequence[bytes], max_bytes: int
+    ) -> dict[bytes, bytes]:
+        """See Gossip."""
+        request = encode_request(hashes)
+        try:
+            reply = await self._ask(node_id, self._fetch_protocol, request, max_bytes)
+            found = decode_reply(reply, hashes, max_bytes)
+        except FetchFailed:
+            self.num_failed += 1
+            raise
+        self.num_fetched += len(found)
+        return found
+
+    async def ask_for_peers(self, node_id: str) -> list[str]:
+        """Addresses that a peer tells, unchecked; none where it does not answer."""
+        try:
+            reply = await self._ask(node_id, self._peers_protocol, b"?", MAX_PEERS_BYTES)
+            return _decode_addresses(reply)[:MAX_PEERS_TOLD]
+        except (FetchFailed, msgspec.MsgspecError):
+            return []
+
+    async def wait_for_crash(self) -> None:
+        """Raises what a function of ours raised while a peer was served; waits until then."""
+        await self._crashed.wait()
+        assert self._crash is not None
+        raise self._crash
+
+    async def _ask(
+        self, node_id: str, protocol: TProtocol, request: bytes, max_bytes: int
+    ) -> bytes:
+        if not self._is_connected(node_id):
+            raise FetchFailed("not connected")
+        config = RequestResponseConfig(
+            timeout=REQUEST_S,
+            max_request_size=max(1, len(request)),
+            max_response_size=max(1, max_bytes),
+        )
+        try:
+            return await self._requests.send_request(
+                ID.from_string(node_id), [protocol], request, BytesCodec(), config
+            )
+        except RequestResponseError as error:
+            raise FetchFailed(f"{type(error).__name__}: {error}") from error
+
+    def _serve(
+        self,
+        protocol: TProtocol,
+        handler: Callable[[bytes, RequestContext], Awaitable[bytes]],
+        max_request: int,
+        max_reply: int,
+    ) -> None:
+        self._requests.set_handler(
+            protocol,
+            handler,
+            BytesCodec(),
+            RequestResponseConfig(
+                timeout=REQUEST_S,
+                max_request_size=max_request,
+                max_response_size=max_reply,
+                max_concurrent_inbound=MAX_SERVED,
+            ),
+        )
+
+    async def _serve_fetch(self, request: bytes, context: RequestContext) -> bytes:
+        hashes = decode_request(request)
+        if hashes is None:
+            raise RequestResponseError("malformed request")
+        try:
+            found = await self._find(hashes)
+        except Exception as error:  # ours, not the peer's: it ends the node, through `run`
+            log.exception("a fetch could not be served")
+            self._crash = error
+            self._crashed.set()
+            raise
+        reply, num_records = encode_reply(hashes, found)
+        self.num_served += num_records
+        return reply
+
+    async def _tell_peers(self, request: bytes, context: RequestContext) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return _encode(self._tell(str(context.peer_id))[:MAX_PEERS_TOLD])
