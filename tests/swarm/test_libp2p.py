@@ -352,6 +352,7 @@ async def test_a_malformed_request_is_refused_and_service_goes_on(nodes: Nodes) 
     with trio.fail_after(30):
         async with nodes.open() as server, nodes.open(server.addresses()) as client:
             await until(meshed(server, client))
+            requests = client._requests
             for request in (b"\xff" * 100, b"\x90", bytes(60_000)):
                 with pytest.raises(FetchFailed):
                     await requests._ask(server.node_id, requests._fetch_protocol, request, 2000)
