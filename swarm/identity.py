@@ -20,6 +20,9 @@ KEY_FILE, SEQUENCE_FILE = "identity.key", "sequence"
 RESERVED_MS = 60_000
 """So many sequence numbers are reserved on disk at once: one write a minute at most rates."""
 
+MAX_NODE_ID_CHARS = 64
+"""Of a node id in base58; one of ed25519 has 52."""
+
 _PREFIX = bytes.fromhex("002408011220")
 """Identity multihash (00) of 36 bytes (24): protobuf of a public key, type ed25519 (0801), 32
 bytes (1220). What libp2p puts in front of the key to make a peer id."""
@@ -51,17 +54,29 @@ class Identity:
 
 def is_signed_by(node_id: str, message: bytes, signature: bytes) -> bool:
     """Whether the signature is that of `node_id`; False for anything malformed."""
-    try:
-        raw = base58.b58decode(node_id)
-    except ValueError:
-        return False
-    if len(raw) != len(_PREFIX) + 32 or not raw.startswith(_PREFIX) or len(signature) != 64:
+    key = _public_key(node_id)
+    if key is None or len(signature) != 64:
         return False
     try:
-        VerifyKey(raw[len(_PREFIX) :]).verify(message, signature)
+        VerifyKey(key).verify(message, signature)
     except BadSignatureError:
         return False
     return True
+
+
+def is_node_id(text: str) -> bool:
+    """Whether it is the peer id of some ed25519 key, in base58."""
+    key = _public_key(text) if len(text) <= MAX_NODE_ID_CHARS else None
+    return key is not None and base58.b58encode(_PREFIX + key).decode() == text
+
+
+def _public_key(node_id: str) -> bytes | None:
+    try:
+        raw = base58.b58decode(node_id)
+    except ValueError:
+        return None
+    is_one = len(raw) == len(_PREFIX) + 32 and raw.startswith(_PREFIX)
+    return raw[len(_PREFIX) :] if is_one else None
 
 
 @contextmanager
@@ -72,25 +87,44 @@ def open_identity(home: Path) -> Iterator[Identity]:
         IdentityError: another process holds the key, others may read it, or it is no key.
     """
     file = home / KEY_FILE
-    try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise IdentityError(f"{file}: cannot be opened: {error.strerror}") from None
-    try:
+    with _opened(file, os.O_RDWR | os.O_CREAT) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise IdentityError(f"{file}: another process is this node; stop that one") from None
+        yield Identity(_read_key(handle, file, make=True))
+
+
+def load_key(file: Path, *, make: bool = False) -> Identity:
+    """A key in a file that its user names, such as that of a swarm's owner; not held.
+
+    Args:
+        make: a new key (mode 0600) where the file is missing or empty.
+
+    Raises:
+        IdentityError: it cannot be opened, others may read it, or it is no key.
+    """
+    with _opened(file, os.O_RDWR | os.O_CREAT if make else os.O_RDONLY) as handle:
+        return Identity(_read_key(handle, file, make=make))
+
+
+@contextmanager
+def _opened(file: Path, flags: int) -> Iterator[int]:
+    try:
+        handle = os.open(file, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise IdentityError(f"{file}: cannot be opened: {error.strerror}") from None
+    try:
         if os.fstat(handle).st_mode & 0o077:
             raise IdentityError(f"{file}: others may read the key; run: chmod 600 {file}")
-        yield Identity(_read_or_make(handle, file))
+        yield handle
     finally:
         os.close(handle)
 
 
-def _read_or_make(handle: int, file: Path) -> bytes:
+def _read_key(handle: int, file: Path, *, make: bool) -> bytes:
     text = os.read(handle, 200)
-    if not text:  # new, or a crash before the key was written: nobody has seen it yet
+    if make and not text:  # new, or a crash before the key was written: nobody has seen it yet
         seed = secrets.token_bytes(32)
         os.write(handle, seed.hex().encode() + b"\n")
         os.fsync(handle)
@@ -103,7 +137,7 @@ def _read_or_make(handle: int, file: Path) -> bytes:
     if len(seed) != 32:
         raise IdentityError(
             f"{file}: no key (64 hexadecimal digits); restore it from a backup, "
-            "or remove it to become a new node"
+            "or remove it to get a new one"
         )
     return seed
 

@@ -1,7 +1,11 @@
 """The swarm file: which tasks a swarm works on and within which limits; its rules name the swarm.
 
 [rules] is what every node must agree on; the hash of it is the swarm's id. [about] and [bootstrap]
-stand outside of the hash and may change. (Not yet: the owner's signature under them.)
+stand outside of the hash and may change. Where the rules name an owner, they stand under the
+owner's [signature], whose version rises.
+
+Covered: a file of a stranger is bounded before and after it is parsed; parsing takes 3 s at most.
+Not covered: who an owner is; whether a newer version of the file exists somewhere.
 """
 
 import hashlib
@@ -13,9 +17,16 @@ from msgspec import NODEFAULT
 
 from rewards.tasks import TaskSpec
 from rewards.tasks.table import TableError, has_table, table_file
+from swarm.identity import is_node_id, is_signed_by
 from swarm.protocol import MAX_ANSWERS, MIN_ANSWERS
 
 MAX_MANIFEST_BYTES = 1_000_000
+MAX_DOTS = 200
+"""In one line. The parser's time is quadratic in those of a key: a file of one would take an hour."""
+MAX_TITLE_CHARS, MAX_DESCRIPTION_CHARS = 80, 1000
+MAX_VERSION = 2**53
+"""Of a signature: what a double can count."""
+MAX_SHARDS = 64
 MAX_TASKS = 256
 MAX_BOOTSTRAP_PEERS = 64
 MAX_TABLES = 16
@@ -49,6 +60,15 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Multiaddrs with peer ids, e.g. /ip4/203.0.113.7/tcp/8421/p2p/12D3KooW..."""
 
 
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The owner's, under what is not part of the swarm's id."""
+
+    version: int
+    """Rises with every change: a node takes no lower one than it has."""
+    value: str
+    """64 bytes of ed25519 in hex, of `Manifest.signed_bytes`."""
+
+
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What every node must share. Another value is another swarm.
 
@@ -70,6 +90,10 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds for which questions that are common to the swarm stay the same; epochs are counted
     in Unix time, so that a node with a wrong clock meets others' common questions less often, and
     loses nothing else."""
+    owner: str = ""
+    """Peer id of the ed25519 key that signs [about] and [bootstrap]; empty: nobody signs them."""
+    shards: int = 1
+    """Topics that announcements are spread over. One is right below some 200 nodes."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +102,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: About
     rules: Rules
     bootstrap: Bootstrap = Bootstrap()
+    signature: Signature | None = None
 
     @property
     def swarm_id(self) -> str:
@@ -86,6 +111,26 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rules["tasks"] = [_without_defaults(task) for task in self.rules.tasks]
         encoded = msgspec.json.encode(rules, order="sorted")
         return hashlib.sha256(b"sapo-rules-1\n" + encoded).hexdigest()
+
+    def signed_bytes(self, version: int) -> bytes:
+        """What the owner signs: canonical JSON (sorted keys) of the swarm's id, the version,
+        [about] and [bootstrap]. Fields at their defaults are left out, as in the id."""
+        signed = {
+            "swarm_id": self.swarm_id,
+            "version": version,
+            "about": _without_defaults(self.about),
+            "bootstrap": _without_defaults(self.bootstrap),
+        }
+        return b"sapo-manifest-1\n" + msgspec.json.encode(signed, order="sorted")
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the owner's signature is there and holds."""
+        return self.signature is not None and is_signed_by(
+            self.rules.owner,
+            self.signed_bytes(self.signature.version),
+            bytes.fromhex(self.signature.value),
+        )
 
 
 def _without_defaults(struct: msgspec.Struct) -> dict[str, object]:
@@ -99,29 +144,71 @@ def _without_defaults(struct: msgspec.Struct) -> dict[str, object]:
     return {name: value for name in fields if (value := getattr(struct, name)) != defaults[name]}
 
 
-def load_manifest(path: Path) -> Manifest:
+def load_manifest(path: Path, *, verify: bool = True) -> Manifest:
     """The swarm file at `path`.
 
-    Raises:
-        ManifestError: not readable, too large, not TOML, a key unknown or of the wrong type, a
-            limit out of range, no task, two tasks of one name, a file of rows named or pinned in
-            another way than rewards/tasks/table.py says.
+    Args:
+        verify: False takes a signature that does not hold as well: for the owner's tools, since a
+            file that its owner just changed has such a one.
 
-    Not checked: whether the tasks can be built and their digests hold (rewards/verifier.py).
+    Raises:
+        ManifestError: not readable, or as `parse_manifest` says.
+    """
+    return parse_manifest(read_manifest(path), str(path), verify=verify)
+
+
+def read_manifest(path: Path) -> bytes:
+    """The bytes of a swarm file, too many of them cut off behind the first that is too many.
+
+    Raises:
+        ManifestError: not readable.
     """
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
+            return file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
+
+
+def parse_manifest(data: bytes, source: str, *, verify: bool = True) -> Manifest:
+    """A swarm file's bytes as data.
+
+    A file that names an owner and has no signature is accepted: it is not signed yet.
+
+    Args:
+        source: where it comes from, for messages.
+        verify: as of `load_manifest`.
+
+    Raises:
+        ManifestError: too large, not TOML, a key unknown or of the wrong type, a limit out of
+            range, no task, two tasks of one name, a file of rows named or pinned in another way
+            than rewards/tasks/table.py says, an owner that is no peer id, a signature that is not
+            the owner's. The message may hold text of the file, unescaped.
+
+    Not checked: whether the tasks can be built and their digests hold (rewards/verifier.py).
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{source}: larger than {MAX_MANIFEST_BYTES} bytes")
+    if any(line.count(b".") > MAX_DOTS for line in data.split(b"\n")):
+        raise ManifestError(f"{source}: a line has more than {MAX_DOTS} dots; break it")
     try:
-        manifest = msgspec.toml.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: {error}") from None
-    if problem := _problem(manifest.rules) or _bootstrap_problem(manifest.bootstrap):
-        raise ManifestError(f"{path}: {problem}")
+        manifest = msgspec.toml.decode(data, type=Manifest)
+    except RecursionError:
+        raise ManifestError(f"{source}: lists or tables are nested too deep") from None
+    except ValueError as error:  # of msgspec, of UTF-8, of a number with thousands of digits
+        raise ManifestError(f"{source}: {error}") from None
+    if problem := (
+        _problem(manifest.rules)
+        or _about_problem(manifest.about)
+        or _bootstrap_problem(manifest.bootstrap)
+        or _signature_problem(manifest)
+    ):
+        raise ManifestError(f"{source}: {problem}")
+    if verify and manifest.signature is not None and not manifest.is_signed:
+        raise ManifestError(
+            f"{source}: its signature is not that of the owner under this text; take the file from "
+            "its owner. If it is yours: sapo manifest sign FILE --key KEYFILE"
+        )
     return manifest
 
 
@@ -149,6 +236,32 @@ def _problem(rules: Rules) -> str | None:
         return f"rules.lifetime_s = {rules.lifetime_s}; 10 to {30 * 86400} are allowed"
     if not 10 <= rules.epoch_s <= 30 * 86400:
         return f"rules.epoch_s = {rules.epoch_s}; 10 to {30 * 86400} are allowed"
+    if not 1 <= rules.shards <= MAX_SHARDS:
+        return f"rules.shards = {rules.shards}; 1 to {MAX_SHARDS} are allowed"
+    if rules.owner and not is_node_id(rules.owner):
+        return (
+            f"rules.owner = {rules.owner[:80]!r}; write the peer id of an ed25519 key, 12D3KooW..."
+        )
+    return None
+
+
+def _about_problem(about: About) -> str | None:
+    for name, limit in (("name", MAX_TITLE_CHARS), ("description", MAX_DESCRIPTION_CHARS)):
+        if (length := len(getattr(about, name))) > limit:
+            return f"about.{name} has {length} characters, at most {limit} are allowed"
+    return None
+
+
+def _signature_problem(manifest: Manifest) -> str | None:
+    signature = manifest.signature
+    if signature is None:
+        return None
+    if not manifest.rules.owner:
+        return "it has a [signature], but rules.owner names nobody; remove the [signature]"
+    if not 1 <= signature.version <= MAX_VERSION:
+        return f"signature.version = {signature.version}; 1 to 2^53 are allowed"
+    if not re.fullmatch("[0-9a-f]{128}", signature.value):
+        return "signature.value is not 64 bytes in hex; it is written by sapo manifest sign"
     return None
 
 

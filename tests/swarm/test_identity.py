@@ -16,7 +16,9 @@ from swarm.identity import (
     Identity,
     IdentityError,
     Sequences,
+    is_node_id,
     is_signed_by,
+    load_key,
     open_identity,
 )
 
@@ -159,3 +161,35 @@ def test_a_sequence_file_without_a_number_is_refused(tmp_path: Path, text: str) 
     (tmp_path / SEQUENCE_FILE).write_text(text)
     with pytest.raises(IdentityError, match="no number"):
         Sequences(tmp_path / SEQUENCE_FILE)
+
+
+def test_a_key_file_of_another_name_is_the_same_key_and_is_not_held(tmp_path: Path) -> None:
+    with open_identity(tmp_path) as identity:
+        assert load_key(tmp_path / KEY_FILE) == identity
+    file = tmp_path / "owner.key"
+    with pytest.raises(IdentityError, match=r"owner\.key: cannot be opened: No such file"):
+        load_key(file)
+    assert not file.exists()
+    made = load_key(file, make=True)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert load_key(file) == load_key(file, make=True) == made
+
+
+def test_a_key_that_is_none_or_that_others_may_read_is_not_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "owner.key"
+    file.touch(mode=0o600)
+    with pytest.raises(IdentityError, match="no key"):
+        load_key(file)
+    assert file.read_bytes() == b""
+    load_key(file, make=True)
+    file.chmod(0o640)
+    for make in (True, False):
+        with pytest.raises(IdentityError, match="chmod 600"):
+            load_key(file, make=make)
+
+
+def test_a_node_id_has_one_form() -> None:
+    mine = Identity(SEED).node_id
+    assert is_node_id(mine)
+    for text in ("", mine + "\n", " " + mine, mine[:-1], "1" + mine, mine + "é", "1" * 10_000):
+        assert not is_node_id(text)

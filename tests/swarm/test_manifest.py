@@ -1,10 +1,19 @@
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from rewards.question import Example
-from swarm.manifest import DEFAULT_EPOCH_S, Manifest, ManifestError, load_manifest
+from swarm.identity import Identity
+from swarm.manifest import (
+    DEFAULT_EPOCH_S,
+    MAX_DOTS,
+    Manifest,
+    ManifestError,
+    load_manifest,
+    parse_manifest,
+)
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "swarms").glob("*.toml"))
 
@@ -102,8 +111,17 @@ def test_shipped_manifests_load_and_state_their_digests(file: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
 
 
-def test_there_are_shipped_manifests() -> None:
-    assert {file.stem for file in SHIPPED} >= {"easy", "paper"}
+SHIPPED_IDS = {
+    "easy": "a067b041850730b022863dd15e9bd725c553f6cdadf6f3b22b689a1f4ae19078",
+    "paper": "e6d6333cc9b639e118082ad32e945d5b09d378093e5a7c3f09759ace34a82657",
+    "school": "77794811c676fc9be0f1f2aabcf02ca80b516635b5f2c851fd95aa1baab618af",
+}
+
+
+def test_shipped_swarms_keep_their_ids() -> None:
+    """An id changes only with the file's tasks or limits: then write the new one here. If all
+    change at once, a rule was added without a default, and every swarm there is was renamed."""
+    assert {file.stem: load_manifest(file).swarm_id for file in SHIPPED} == SHIPPED_IDS
 
 
 PEER = "/ip4/127.0.0.1/tcp/8421/p2p/12D3KooWEfY2TmhEWp1scTkNTgGcB6sBdaeicFJXJjeBmUpFMyg8"
@@ -139,6 +157,8 @@ def test_a_rule_at_its_default_does_not_rename_the_swarm_and_another_value_does(
         ("lifetime_s = 9", "lifetime_s = 9"),
         ("epoch_s = 9", "epoch_s = 9; 10 to"),
         ("epoch_s = 2_592_001", "epoch_s = 2592001"),
+        ("shards = 0", "shards = 0; 1 to 64"),
+        ("shards = 65", "shards = 65; 1 to 64"),
     ],
 )
 def test_rules_out_of_range_are_refused(tmp_path: Path, line: str, complaint: str) -> None:
@@ -229,3 +249,124 @@ def test_a_swarm_has_few_files(tmp_path: Path) -> None:
     load(tmp_path, text[: text.index("[[rules.tasks]]")] + "\n".join(tasks[:16]))
     with pytest.raises(ManifestError, match="17 files of rows, at most 16"):
         load(tmp_path, text[: text.index("[[rules.tasks]]")] + "\n".join(tasks))
+
+
+def test_shards_are_a_rule(tmp_path: Path) -> None:
+    one = load(tmp_path, TEXT.replace("[rules]", "[rules]\nshards = 1"))
+    two = load(tmp_path, TEXT.replace("[rules]", "[rules]\nshards = 2"))
+    assert (one.rules.shards, two.rules.shards) == (1, 2)
+    assert load(tmp_path, TEXT).swarm_id == one.swarm_id != two.swarm_id
+
+
+OWNER, OTHER = Identity(bytes(range(32))), Identity(bytes(32))
+OWNED = TEXT.replace("[rules]", f'[rules]\nowner = "{OWNER.node_id}"')
+
+
+def signed(text: str, version: int = 1, by: Identity = OWNER) -> str:
+    value = by.sign(parse_manifest(text.encode(), "test").signed_bytes(version)).hex()
+    return f'{text}\n[signature]\nversion = {version}\nvalue = "{value}"\n'
+
+
+def test_what_the_owner_signs_is_exactly_this(tmp_path: Path) -> None:
+    plain = load(tmp_path, OWNED + f'\n[bootstrap]\npeers = ["{PEER}"]\n')
+    described = load(tmp_path, OWNED.replace('"test"', '"té\\nst"\ndescription = "d"'))
+    assert plain.signed_bytes(7).decode() == (
+        'sapo-manifest-1\n{"about":{"name":"test"},"bootstrap":{"peers":["' + PEER + '"]},'
+        '"swarm_id":"' + plain.swarm_id + '","version":7}'
+    )
+    assert described.signed_bytes(1).decode() == (
+        'sapo-manifest-1\n{"about":{"description":"d","name":"té\\nst"},"bootstrap":{},'
+        '"swarm_id":"' + described.swarm_id + '","version":1}'
+    )
+
+
+def test_an_owner_is_a_rule_and_the_signature_is_none(tmp_path: Path) -> None:
+    owned, with_signature = load(tmp_path, OWNED), load(tmp_path, signed(OWNED))
+    assert load(tmp_path, TEXT).swarm_id != owned.swarm_id == with_signature.swarm_id
+    assert not owned.is_signed and with_signature.is_signed
+    assert not load(tmp_path, TEXT).is_signed
+    nobody = load(tmp_path, TEXT.replace("[rules]", "[rules]\nowner = ''"))
+    assert nobody.swarm_id == load(tmp_path, TEXT).swarm_id
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name = "test"', 'name = "tess"'),
+        ('name = "test"', 'name = "test"\ndescription = "of another"'),
+        ("[signature]", f'[bootstrap]\npeers = ["{PEER}"]\n[signature]'),
+        ("version = 3", "version = 4"),
+        ("max_answer_bytes = 100", "max_answer_bytes = 101"),
+        (OWNER.node_id, OTHER.node_id),
+    ],
+)
+def test_nothing_that_is_signed_can_be_changed(tmp_path: Path, old: str, new: str) -> None:
+    text = signed(OWNED, version=3)
+    assert load(tmp_path, text).is_signed and old in text
+    with pytest.raises(ManifestError, match="its signature is not that of the owner"):
+        load(tmp_path, text.replace(old, new))
+    changed = load_manifest(tmp_path / "swarm.toml", verify=False)
+    assert changed.signature is not None and not changed.is_signed
+
+
+def test_another_key_cannot_sign_for_the_owner(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="not that of the owner"):
+        load(tmp_path, signed(OWNED, by=OTHER))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (f'owner = "{OWNER.node_id}"', "", "rules.owner names nobody"),
+        (OWNER.node_id, OWNER.node_id[:-1], "rules.owner = '12D3KooW"),
+        (OWNER.node_id, OWNER.node_id + "\\n", "rules.owner"),
+        (OWNER.node_id, "1" * 5000, "rules.owner"),
+        (OWNER.node_id, "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "rules.owner"),
+        ("version = 1\nvalue", "version = 0\nvalue", "signature.version = 0; 1 to 2^53"),
+        ("version = 1\nvalue", f"version = {2**53 + 1}\nvalue", "signature.version"),
+        ("version = 1\nvalue", "version = true\nvalue", "version"),
+        ('value = "', 'value = "0', "signature.value is not 64 bytes in hex"),
+        ('value = "', 'by = 1\nvalue = "', "by"),
+        ("version = 1\nvalue", "value", "version"),
+    ],
+)
+def test_a_wrong_owner_or_signature_is_refused_and_says_where(
+    tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
+    text = signed(OWNED)
+    assert old in text
+    for verify in (True, False):
+        with pytest.raises(ManifestError, match=re.escape(complaint)):
+            parse_manifest(text.replace(old, new, 1).encode(), "test", verify=verify)
+
+
+@pytest.mark.parametrize(("key", "limit"), [("name", 80), ("description", 1000)])
+def test_texts_about_a_swarm_are_bounded(tmp_path: Path, key: str, limit: int) -> None:
+    def about(length: int) -> str:
+        fields = {"name": "test"} | {key: "é" * length}
+        lines = "".join(f'{name} = "{value}"\n' for name, value in fields.items())
+        return TEXT.replace('name = "test"\n', lines)
+
+    load(tmp_path, about(limit))
+    with pytest.raises(ManifestError, match=f"about.{key} has {limit + 1} characters, at most"):
+        load(tmp_path, about(limit + 1))
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("x = " + "[" * 100_000, "nested too deep"),
+        ("x = " + "{a = " * 100_000, "nested too deep"),
+        ("x = " + "1" * 100_000, "Exceeds the limit"),
+        (".".join(["a"] * (MAX_DOTS + 2)) + " = 1", f"a line has more than {MAX_DOTS} dots"),
+        ("x = '\x00'", "invalid character"),
+    ],
+)
+def test_what_breaks_or_delays_a_parser_is_a_clear_error(line: str, complaint: str) -> None:
+    with pytest.raises(ManifestError, match=complaint):
+        parse_manifest(f"{line}\n{TEXT}".encode(), "test")
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(ManifestError, match="utf-8"):
+        parse_manifest(b"\xff" + TEXT.encode(), "test")
