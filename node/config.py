@@ -206,6 +206,8 @@ class SwarmConfig(_Section):
     """Connections at most."""
     pool_mib: int = Field(default=64, ge=1)
     """Signed rollouts kept on disk, own and foreign."""
+    announcements_mib: int = Field(default=16, ge=1)
+    """Announcements kept on disk until they expire: what peers that were away are told."""
     stay: bool = False
     """After the last of `rounds` the node goes on serving its peers until it is stopped."""
 

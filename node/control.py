@@ -38,6 +38,7 @@ from node.supervisor import LearnerEnd, Supervisor
 from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from node.threads import OneAtATime, in_thread
 from rewards.verifier import Verifier
+from swarm.announcements import Announcements
 from swarm.database import DatabaseTooNew, Offload, open_database
 from swarm.gossip import Gossip
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
@@ -98,6 +99,7 @@ class Store:
     """The node's database: used through `offload` only, never from the trio thread."""
 
     pool: Pool
+    announcements: Announcements
     ledger: Ledger
     history: History
     offload: Offload
@@ -120,7 +122,9 @@ async def open_control(
         find_start(config, manifest.swarm_id, checkpoints)  # a wrong home is told at once
         listener = stack.enter_context(open_listener(config.api.host, config.api.port))
         verifier = stack.enter_context(open_verifier(config, manifest))
-        store = await stack.enter_async_context(open_store(config, manifest.rules, home))
+        store = await stack.enter_async_context(
+            open_store(config, manifest.rules, home, identity.node_id)
+        )
         gossip = await stack.enter_async_context(
             open_libp2p(
                 identity,
@@ -141,12 +145,15 @@ async def open_control(
             store.pool,
             gossip,
             store.offload,
+            kept=store.announcements,
         )
         yield Control(config, manifest, verifier, store, publisher, gossip, listener, learner)
 
 
 @asynccontextmanager
-async def open_store(config: NodeConfig, rules: Rules, home: Path) -> AsyncIterator[Store]:
+async def open_store(
+    config: NodeConfig, rules: Rules, home: Path, node_id: str
+) -> AsyncIterator[Store]:
     """The database in `home`; flushed and closed at the end."""
     offload = OneAtATime()
     database = await offload(open_database, home / "pool.sqlite")
@@ -155,6 +162,12 @@ async def open_store(config: NodeConfig, rules: Rules, home: Path) -> AsyncItera
         yield Store(
             pool=await offload(
                 Pool, database, rules.lifetime_s, max_bytes=config.swarm.pool_mib * 2**20
+            ),
+            announcements=await offload(
+                Announcements,
+                database,
+                node_id,
+                max_bytes=config.swarm.announcements_mib * 2**20,
             ),
             ledger=ledger,
             history=await offload(History, database),
@@ -208,6 +221,7 @@ class Control:
             store.pool,
             store.ledger,
             store.offload,
+            kept=store.announcements,
         )
         self._answerer = Answerer(
             config.swarm,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from node.batch import Want, make_strategy, max_from_one_peer
 from node.config import NodeConfig, VerifyConfig
 from node.experience import Experience
+from swarm.announcements import Announcements
 from swarm.budget import BudgetLimits
 from swarm.database import Offload
 from swarm.gossip import Gossip
@@ -32,12 +33,14 @@ def make_intake(
     *,
     clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
+    kept: Announcements | None = None,
 ) -> Intake:
     """Fetches what the node's strategy wants before its first round, so that this finds a pool.
     Which tasks it judges, it must be told, and later what else is wanted.
 
     Args:
         clock: Unix seconds.
+        kept: where announcements are kept over restarts; None keeps none.
     """
     want = make_strategy(config).want((), Experience())
     return Intake(
@@ -52,6 +55,7 @@ def make_intake(
         limits=IntakeLimits(budget=_budget(config.verify)),
         clock=clock,
         rng=rng,
+        kept=kept,
     )
 
 

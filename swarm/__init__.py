@@ -8,10 +8,11 @@ identity.py   ed25519 key, node id, sequences that never repeat
 gossip.py     the seam between nodes: announce, fetch
   memory_gossip.py  many nodes in one process, with delay, loss and partitions
   libp2p.py         the real one; libp2p_host.py, libp2p_fixes.py, dialer.py, peer_book.py
-  inbox.py, fetch.py  what both share
+  inbox.py, fetch.py, catalogue.py  what both share
 intake.py     announced, wanted, fetched, admitted, pooled: the life of a foreign rollout
   wanted.py            what the node has a use for, and in which order it is drawn
-  offers.py, heard.py  what was announced
+  hearing.py, offers.py, heard.py  what was announced
+  announcements.py     the same on disk, until it expires
 admission.py  the checks, cheapest first; refusal.py every reason and who pays; claims.py lies
 judge.py      the verifier as the trio side sees it
 pool.py       rollouts at hand: bounded, deduplicated, expiring, over restarts

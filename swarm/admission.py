@@ -108,7 +108,8 @@ class Admission:
             return Refused(Refusal.OWN, received.carrier)
         if self._heard.is_repeated(author, sequence, received.record):
             return Refused(Refusal.REPEATED, received.carrier)
-        if self.expiry(announcement.created, self._clock()) <= self._clock():
+        first_seen = self.first_seen(announcement.created, received.is_late)
+        if self.expiry(announcement.created, first_seen) <= self._clock():
             return Refused(Refusal.EXPIRED, received.carrier)
         if announcement.created > self._clock() + CLOCK_TOLERANCE_S:
             return Refused(Refusal.FROM_THE_FUTURE, author)
@@ -156,6 +157,11 @@ class Admission:
         if self._is_too_long(rollout):
             return Refusal.TOO_LONG
         return await self._judge_rollout(offer, rollout)
+
+    def first_seen(self, created: float, is_late: bool) -> float:
+        """When an announcement that comes now counts as first seen, in Unix seconds: one that this
+        node missed, when it was signed. So it is as old here as where it was heard in time."""
+        return min(created, self._clock()) if is_late else self._clock()
 
     def expiry(self, created: float, first_seen: float) -> float:
         """When something signed and first seen then stops being of use, in Unix seconds."""

@@ -18,6 +18,9 @@ class Received:
     record: bytes
     carrier: str
     """Node id of the peer whose connection brought it; it need not be the author."""
+    is_late: bool = False
+    """Whether it came because this node asked what it had missed: then it counts as first seen when
+    it was signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Traffic:
     announcements_received: int = 0
     announcements_dropped: int = 0
     """Received, and thrown away because nobody took them in time: never silent."""
+    connections_refused: int = 0
+    """Closed since there were as many as may be: in total, of one address or subnet, or at once."""
     rollouts_served: int = 0
     rollouts_fetched: int = 0
     fetches_failed: int = 0

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 import trio
 
 from rewards.tasks import TaskFacts
-from swarm.admission import Admission, Admitted, Refused
+from swarm.admission import Admission, Admitted
+from swarm.announcements import Announcements
 from swarm.budget import Budget, BudgetLimits
 from swarm.claims import WINDOW_S
 from swarm.database import Offload
 from swarm.fetch import MAX_REPLY_BYTES
 from swarm.gossip import FetchFailed, Gossip, Received
+from swarm.hearing import Hearing
 from swarm.judge import Judge
 from swarm.ledger import Ledger
 from swarm.manifest import Rules
@@ -28,7 +30,6 @@ from swarm.offers import MAX_OFFERS, MAX_PER_AUTHOR, Offer, Offers
 from swarm.pool import Pool
 from swarm.protocol import CLOCK_TOLERANCE_S
 from swarm.refusal import Charge, Refusal
-from swarm.rollout import Announcement, Entry
 from swarm.wanted import Wanted
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class IntakeLimits:
     """Between announcements and the fetch, so that several go into one request."""
     flush_s: float = 30.0
     """Between writes of the ledger's counts."""
+    keep_s: float = 2.0
+    """Between writes of the announcements that are kept."""
     budget: BudgetLimits = field(default_factory=BudgetLimits)
     """Of the verifier's time."""
 
@@ -94,12 +97,14 @@ class Intake:
         limits: IntakeLimits = IntakeLimits(),
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        kept: Announcements | None = None,
     ) -> None:
         """
         Args:
             wanted: see `want`.
             judged_tasks: see `judge_tasks`.
             clock: Unix seconds.
+            kept: where announcements are kept over restarts; None keeps none.
         """
         self._gossip = gossip
         self._pool = pool
@@ -124,6 +129,17 @@ class Intake:
         self._offers = Offers(limits.offers_per_author, limits.max_offers)
         self._in_flight: dict[bytes, Offer] = {}
         """By hash: being fetched or judged."""
+        self._keeps = kept is not None
+        self._hearing = Hearing(
+            self._admission,
+            self._offers,
+            pool,
+            ledger,
+            offload,
+            self._is_in_flight,
+            kept,
+            clock,
+        )
         self._busy: set[str] = set()
         """Peers that are asked now."""
         self._paused: dict[str, float] = {}
@@ -162,12 +178,23 @@ class Intake:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._plan_fetches)
                 nursery.start_soon(self._flush_ledger)
+                if self._keeps:
+                    nursery.start_soon(self._flush_kept)
+                    await self._recall()
                 async for received in self._gossip.received:
-                    await self._hear(received)
+                    await self.hear(received)
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
+                await self._hearing.flush()
                 await self._offload(self._ledger.flush)
+
+    async def hear(self, received: Received) -> Refusal | None:
+        """Takes an announcement that did not come by gossip; or says why it is not listened to."""
+        refusal = await self._hearing.hear(received)
+        if refusal is None:
+            self.wake()
+        return refusal
 
     def wake(self) -> None:
         """Tells that rollouts were taken from the pool, or that a peer has come."""
@@ -186,59 +213,6 @@ class Intake:
             num_admitted=self._num_admitted,
             announced_to_pool_s=statistics.median(self._seconds) if self._seconds else None,
         )
-
-    async def _hear(self, received: Received) -> None:
-        heard = self._admission.hear(received)
-        if isinstance(heard, Refused):
-            if heard.reason.charge is Charge.AUTHOR:
-                await self._charge(heard.node_id, heard.reason, heard.proof)
-            else:
-                self._ledger.count_refused(heard.node_id, heard.reason)
-            return
-        self._ledger.count_announcement(heard.author, len(heard.entries))
-        refusals: Counter[Refusal] = Counter()
-        offered = []
-        for entry in heard.entries:
-            if refusal := self._admission.check_entry(entry):
-                refusals[refusal] += 1
-            else:
-                offered.append(entry)
-        for refusal, num in refusals.items():
-            if refusal.charge is Charge.AUTHOR:  # one announcement is one lie
-                await self._charge(heard.author, refusal, (received.record,))
-                num -= 1
-            self._ledger.count_refused(heard.author, refusal, num)
-        await self._offer(heard, received, offered)
-
-    async def _offer(
-        self, announcement: Announcement, received: Received, entries: list[Entry]
-    ) -> None:
-        now, author = self._clock(), announcement.author
-        seen = await self._offload(self._pool.has_seen, [entry.hash for entry in entries])
-        for entry in entries:
-            in_flight = self._in_flight.get(entry.hash)
-            is_known = (author, entry.hash) in self._offers or (
-                in_flight is not None and in_flight.author == author
-            )
-            if is_known or entry.hash in seen:
-                self._ledger.count_refused(author, Refusal.SEEN)
-                continue
-            self._add(
-                Offer(
-                    entry=entry,
-                    author=author,
-                    sequence=announcement.sequence,
-                    carrier=received.carrier,
-                    announcement=received.record,
-                    first_seen=now,
-                    expires=self._admission.expiry(announcement.created, now),
-                )
-            )
-        self.wake()
-
-    def _add(self, offer: Offer) -> None:
-        for gone in self._offers.add(offer):
-            self._ledger.count_refused(gone.author, Refusal.CROWDED_OUT)
 
     async def _plan_fetches(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -324,7 +298,7 @@ class Intake:
             return
         wait_s = self._limits.retry_s * 2 ** (offer.num_failures - 1)
         offer.not_before = trio.current_time() + wait_s
-        self._add(offer)
+        self._hearing.add(offer)
 
     async def _take_in(self, offer: Offer, record: bytes) -> None:
         self._fetched_bytes += len(record)
@@ -340,7 +314,7 @@ class Intake:
             self._more.set()
             return
         if refusal.charge is Charge.AUTHOR:
-            await self._charge(offer.author, refusal, (offer.announcement, record))
+            await self._hearing.charge(offer.author, refusal, (offer.announcement, record))
         else:
             self._ledger.count_refused(offer.author, refusal)
         if refusal is Refusal.DISAGREEMENT and self.suspicion:
@@ -359,10 +333,6 @@ class Intake:
             offer.first_seen,
         )
 
-    async def _charge(self, author: str, reason: Refusal, proof: tuple[bytes, ...]) -> None:
-        logger.warning("%s is charged: %s", author, reason)
-        await self._offload(self._ledger.charge, author, reason, proof)
-
     async def _take_back(self) -> None:
         """What was charged for claims before this node suspected itself was probably wrong."""
         since = self._clock() - WINDOW_S
@@ -371,7 +341,21 @@ class Intake:
         if num:
             logger.warning("%d charges for wrong claims are taken back", num)
 
+    async def _recall(self) -> None:
+        if num := await self._hearing.recall():
+            logger.info("%d announcements are known from before", num)
+            self.wake()
+
+    def _is_in_flight(self, author: str, hash: bytes) -> bool:
+        in_flight = self._in_flight.get(hash)
+        return in_flight is not None and in_flight.author == author
+
     async def _flush_ledger(self) -> None:
         while True:
             await trio.sleep(self._limits.flush_s)
             await self._offload(self._ledger.flush)
+
+    async def _flush_kept(self) -> None:
+        while True:
+            await trio.sleep(self._limits.keep_s)
+            await self._hearing.flush()

@@ -39,6 +39,8 @@ class Offer:
     """Unix seconds."""
     expires: float
     """Unix seconds: not worth fetching from then on."""
+    is_late: bool = False
+    """Heard of later than others did: `first_seen` is when it was signed."""
     not_before: float = 0.0
     """Seconds of trio's clock: not to be tried again until then."""
     num_failures: int = 0
@@ -63,6 +65,7 @@ class Offers:
         self._max_per_author = max_per_author
         self._max_offers = max_offers
         self._authors: dict[str, OrderedDict[bytes, Offer]] = {}
+        """The oldest offer of each first."""
         self._num = 0
 
     def __len__(self) -> int:
@@ -81,6 +84,9 @@ class Offers:
         the author who has most."""
         offers = self._authors.setdefault(offer.author, OrderedDict())
         offers[offer.entry.hash] = offer
+        if offer.is_late:  # others of its author may be newer
+            by_age = sorted(offers.items(), key=lambda item: item[1].first_seen)
+            self._authors[offer.author] = offers = OrderedDict(by_age)
         self._num += 1
         crowded_out = []
         if len(offers) > self._max_per_author:

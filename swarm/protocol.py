@@ -40,3 +40,17 @@ that it was told of, and others learn of none through it."""
 
 MAX_FETCH_HASHES = 16
 """Rollouts asked for in one request. A request for more is refused."""
+
+CATALOGUE_PROTOCOL = "/sapo/{swarm_id}/catalogue/1"
+"""How a node asks for announcements that it missed (swarm/catalogue.py). One with another learns of
+what is announced while it listens, and of nothing else."""
+
+ANNOUNCEMENT_ID_BYTES = 8
+"""Of an announcement's SHA-256 that a catalogue names it by. With another length neither side finds
+what the other means."""
+
+MAX_LISTED = 1024
+"""Announcements in one page of a catalogue. A longer page is refused."""
+
+MAX_TOLD = 512
+"""Announcements asked for in one catalogue request. A request for more is refused."""

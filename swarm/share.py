@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from rewards.question import Answer, Question
+from swarm.announcements import Announcements, KeptAnnouncement
 from swarm.database import Offload
 from swarm.gossip import Gossip
 from swarm.identity import Identity, Sequences
@@ -57,8 +58,14 @@ class Publisher:
         gossip: Gossip,
         offload: Offload,
         clock: Callable[[], float] = time.time,
+        kept: Announcements | None = None,
     ) -> None:
-        """Takes a sequence: the incarnation of all announcements of this process."""
+        """Takes a sequence: the incarnation of all announcements of this process.
+
+        Args:
+            clock: Unix seconds.
+            kept: where announcements are kept for peers that are away; None keeps none.
+        """
         self._identity = identity
         self._swarm_id = swarm_id
         self._rules = rules
@@ -67,6 +74,7 @@ class Publisher:
         self._gossip = gossip
         self._offload = offload
         self._clock = clock
+        self._kept = kept
         self._incarnation = sequences.take()
         self._stats = ShareStats()
 
@@ -144,8 +152,21 @@ class Publisher:
                     tuple(entries),
                 )
                 announcements.append(seal(announcement, self._identity))
+                self._keep_announcement(announcement, announcements[-1])
                 num += len(entries)
+        if self._kept is not None:
+            self._kept.write()  # at once: a crash must not cost what is told to peers now
         return announcements, num
+
+    def _keep_announcement(self, announcement: Announcement, record: bytes) -> None:
+        if self._kept is not None:
+            created = announcement.created
+            expires = created + self._rules.lifetime_s
+            self._kept.keep(
+                KeptAnnouncement(
+                    record, announcement.author, announcement.sequence, created, expires
+                )
+            )
 
     def _keep_one(self, own: OwnRollout, model: str, sequence: int) -> Entry | None:
         question, answers, correct, policy_round = own

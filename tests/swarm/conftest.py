@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from rewards.question import Answer, Question
 from rewards.tasks import TaskFacts, TaskSpec
+from swarm.announcements import Announcements
 from swarm.database import Database, open_database
 from swarm.identity import Identity, Sequences
 from swarm.intake import Intake, IntakeLimits
@@ -173,6 +174,7 @@ class Node:
         self.database = block(open_database, home / f"pool-{number}.sqlite")
         self.pool = block(Pool, self.database, rules.lifetime_s, 2**24, clock=clock)
         self.ledger = block(Ledger, self.database, clock=clock)
+        self.kept = block(Announcements, self.database, self.node_id, clock=clock)
         self.gossip = network.join(self.node_id, self.find)
         self.intake = Intake(
             self.gossip,
@@ -187,10 +189,12 @@ class Node:
             limits,
             clock,
             random.Random(number),
+            self.kept,
         )
         sequences = Sequences(home / f"sequence-{number}", clock)
         self.publisher = Publisher(
-            self.identity, SWARM_ID, rules, sequences, self.pool, self.gossip, self.offload, clock
+            *(self.identity, SWARM_ID, rules, sequences, self.pool, self.gossip, self.offload),
+            *(clock, self.kept),
         )
 
     async def find(self, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
