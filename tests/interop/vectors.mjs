@@ -1,0 +1,58 @@
+// Checks this client against tests/vectors/vectors.json; prints how many checks held.
+
+import assert from 'node:assert/strict'
+import fs from 'node:fs'
+import { decode } from './msgpack.mjs'
+import * as sapo from './protocol.mjs'
+
+const vectors = JSON.parse(fs.readFileSync(new URL('../vectors/vectors.json', import.meta.url)))
+const bytes = hex => Buffer.from(hex, 'hex')
+let checks = 0
+const same = (found, wanted, what) => { assert.deepEqual(found, wanted, what); checks++ }
+
+for (const one of vectors.identity) {
+  const identity = new sapo.Identity(bytes(one.seed))
+  same(identity.publicKey.toString('hex'), one.public_key)
+  same(identity.nodeId, one.node_id)
+  same(identity.sign(bytes(one.message)).toString('hex'), one.signature)
+}
+
+for (const [number, written] of vectors.canonical_json.floats) same(sapo.canonicalFloat(Number(number)), written)
+same(sapo.canonical({ b: 'é"\\\n\0/', a: [true, 1] }), vectors.canonical_json.text)
+same(sapo.sha256('sapo-rules-1\n' + vectors.manifest.canonical_rules).toString('hex'), vectors.manifest.swarm_id)
+
+for (const one of vectors.held_out) {
+  same(sapo.normalise(one.text), one.normalised)
+  same(sapo.isHeldOut(one.text), one.held_out, one.text)
+}
+
+const rollout = vectors.rollout
+for (const name of ['record', 'with_unknown_field', 'reordered']) same(sapo.openRollout(bytes(rollout[name])), rollout.fields, name)
+same(sapo.sha256(bytes(rollout.record)).toString('hex'), rollout.hash)
+
+const announcement = vectors.announcement
+const plain = message => JSON.parse(JSON.stringify({ ...message, entries: message.entries.map(one => ({ ...one, hash: one.hash.toString('hex') })) }))
+for (const name of ['record', 'with_unknown_field']) same(plain(receiver().hear(bytes(announcement[name]))), announcement.fields, name)
+const twice = receiver()
+twice.hear(bytes(announcement.record))
+assert.throws(() => twice.hear(bytes(announcement.record)), { reason: 'repeated' })
+assert.throws(() => twice.hear(bytes(announcement.with_unknown_field)), { reason: 'equivocation' })
+checks += 2
+
+same(decode(bytes(vectors.fetch.request)).length, 2)
+same(decode(bytes(vectors.fetch.reply)).map(record => sapo.sha256(record).toString('hex')), [rollout.hash])
+
+for (const one of vectors.refused.announcements) {
+  assert.throws(() => receiver().hear(bytes(one.record)), { reason: one.refusal }, one.name)
+  checks++
+}
+for (const one of vectors.refused.rollouts) {
+  assert.throws(() => sapo.openRollout(bytes(one.record)), { reason: one.refusal }, one.name)
+  checks++
+}
+
+function receiver () {
+  return new sapo.Receiver(vectors.identity[1].node_id, vectors.manifest.swarm_id, 3600, () => vectors.now)
+}
+
+console.log(JSON.stringify({ checks }))
