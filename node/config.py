@@ -202,8 +202,17 @@ class SwarmConfig(_Section):
     bootstrap: tuple[str, ...] = ()
     """Addresses of peers to dial, besides those of the manifest and those known from before. A
     list; commas between them where it is given as one text."""
+    announce: tuple[str, ...] = ()
+    """Addresses that peers are told instead of those that this machine sees, for a node behind a
+    port forwarding or in a container, e.g. /ip4/203.0.113.7/tcp/8421 or
+    /dns4/box.example.org/tcp/8421. A list, or one text with commas."""
     max_peers: int = Field(default=64, ge=1, le=1024)
     """Connections at most."""
+    max_per_address: int = Field(default=8, ge=1)
+    """Of them with one IP address (IPv6: one /64); loopback is exempt. Raise it where many nodes
+    share an address behind one NAT."""
+    max_per_subnet: int = Field(default=32, ge=1)
+    """The same for one subnet: /24 of IPv4, /56 of IPv6."""
     pool_mib: int = Field(default=64, ge=1)
     """Signed rollouts kept on disk, own and foreign."""
     announcements_mib: int = Field(default=16, ge=1)
@@ -211,7 +220,7 @@ class SwarmConfig(_Section):
     stay: bool = False
     """After the last of `rounds` the node goes on serving its peers until it is stopped."""
 
-    @field_validator("bootstrap", mode="before")
+    @field_validator("bootstrap", "announce", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value

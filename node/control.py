@@ -27,7 +27,7 @@ from node.answerer import Answerer
 from node.api import create_app, serve_api
 from node.batch import make_strategy
 from node.checkpoint import Checkpoints, find_start
-from node.config import ConfigError, NodeConfig
+from node.config import ConfigError, NodeConfig, SwarmConfig
 from node.foreign import make_intake
 from node.history import History
 from node.home import keep_seed, open_home
@@ -48,6 +48,7 @@ from swarm.libp2p import open_libp2p
 from swarm.libp2p_fixes import WrongLibp2p
 from swarm.libp2p_host import ListenError
 from swarm.manifest import Manifest, Rules, load_manifest
+from swarm.network_options import NetworkOptions
 from swarm.peer_book import WrongAddress
 from swarm.pool import Pool
 from swarm.share import Publisher
@@ -134,6 +135,7 @@ async def open_control(
                 bootstrap=(*manifest.bootstrap.peers, *config.swarm.bootstrap),
                 peers_file=home / "peers.json",
                 max_peers=config.swarm.max_peers,
+                options=network_options(config.swarm),
             )
         )
         sequences = Sequences(home / SEQUENCE_FILE)
@@ -148,6 +150,15 @@ async def open_control(
             kept=store.announcements,
         )
         yield Control(config, manifest, verifier, store, publisher, gossip, listener, learner)
+
+
+def network_options(config: SwarmConfig) -> NetworkOptions:
+    """What the settings say about connections."""
+    return NetworkOptions(
+        max_per_address=config.max_per_address,
+        max_per_subnet=config.max_per_subnet,
+        announce=config.announce,
+    )
 
 
 @asynccontextmanager

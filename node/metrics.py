@@ -467,6 +467,12 @@ METRICS: tuple[Row, ...] = (
         _one(lambda snapshot: snapshot.announcements_dropped),
     ),
     Row(
+        "sapo_connections_refused_total",
+        "counter",
+        "Connections closed because of a limit: in total, of one address or subnet, or at once.",
+        _one(lambda snapshot: snapshot.connections_refused),
+    ),
+    Row(
         "sapo_control_cpu_seconds_total",
         "counter",
         "CPU time of the control process.",

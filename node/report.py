@@ -218,6 +218,8 @@ def _figures(snapshot: Snapshot) -> Table:
     add("traffic", f"{size(snapshot.bytes_sent)} out, {size(snapshot.bytes_received)} in")
     if snapshot.announcements_dropped:
         add("dropped", f"{snapshot.announcements_dropped:,} announcements", is_unusual=True)
+    if snapshot.connections_refused:
+        add("closed", f"{snapshot.connections_refused:,} connections beyond a limit")
     parts = (f"{printable(part)} {mib:,.0f} MiB" for part, mib in snapshot.memory_mib.items())
     add("memory", ", ".join(parts) or "unknown")
     if isolation := snapshot.isolation:

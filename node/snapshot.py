@@ -118,6 +118,7 @@ def make_snapshot(
         announcements_sent=traffic.announcements_sent,
         announcements_received=traffic.announcements_received,
         announcements_dropped=traffic.announcements_dropped,
+        connections_refused=traffic.connections_refused,
         control_cpu_s=round(time.process_time(), 2),
         memory_mib=measured.memory_mib,
         model=facts.model,

@@ -283,6 +283,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     announcements_sent: int = 0
     announcements_received: int = 0
     announcements_dropped: int = 0
+    connections_refused: int = 0
+    """Closed because of a limit on connections."""
     control_cpu_s: float = 0.0
     """CPU seconds of the control process."""
     memory_mib: dict[str, float] = {}

@@ -1,5 +1,6 @@
 """Keeps a node connected: dials, redials, learns of further peers, and lets foreign ones go."""
 
+import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -71,6 +72,8 @@ class Dialer(INotifee):
         self._max_peers = max_peers
         self._ask = ask
         self._clock = clock
+        self.num_turned_away = 0
+        """Peers that were disconnected since the node has as many as it may."""
         self._peers: dict[str, _Peer] = {}
         self._dialling: dict[str, str] = {}
         self._too_many: set[str] = set()
@@ -159,8 +162,8 @@ class Dialer(INotifee):
         self._book.hear(await self._ask(node_id))
 
     def _learn(self, node_id: str, peer_id: ID, peer: _Peer) -> None:
-        """Where a peer that dialled us can be dialled: at the ports that it listens on, under the
-        address that we see, then under those that it names."""
+        """Where a peer that dialled us can be dialled: under public addresses that it names, at the
+        ports that it listens on under the address that we see, then under all that it names."""
         if peer.is_learned:
             return
         try:
@@ -172,7 +175,8 @@ class Dialer(INotifee):
         if named:
             peer.is_learned = True
             seen = [f"{peer.address.rpartition('/')[0]}/{one.rpartition('/')[2]}" for one in named]
-            self._book.connected(node_id, [*seen, *named])
+            public = [one for one in named if _is_public(one)]
+            self._book.connected(node_id, [*public, *seen, *named])
 
     async def _save_if_changed(self, now: float) -> None:
         if now >= self._next_save and self._book.is_changed:
@@ -191,6 +195,7 @@ class Dialer(INotifee):
         self._peers[node_id] = _Peer(address, self._clock(), bool(dialled))
         if len(self._peers) > self._max_peers:
             self._too_many.add(node_id)
+            self.num_turned_away += 1
             self._wake.set()
             return
         if dialled:
@@ -223,3 +228,12 @@ class Dialer(INotifee):
 
     async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
         """Not of interest."""
+
+
+def _is_public(address: str) -> bool:
+    """Whether it is a name, or an IP address that holds everywhere."""
+    kind, host = address.split("/")[1:3]
+    try:
+        return kind.startswith("dns") or ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False

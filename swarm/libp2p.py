@@ -3,8 +3,7 @@
     open_libp2p -> host (libp2p_host.py) -> pubsub (libp2p_fixes.py) -> Inbox -> the one reader
                    dialer.py keeps peers connected, peer_book.py knows whom
 
-Not covered: peers behind a NAT must dial out, nobody can dial them; more than one connection of the
-same address is not limited.
+Not covered: peers behind a NAT must dial out, nobody can dial them.
 """
 
 import logging
@@ -21,6 +20,7 @@ from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
 
 from swarm import libp2p_fixes
+from swarm.connection_limits import ConnectionLimits
 from swarm.dialer import Dialer
 from swarm.gossip import Connection, FindRollouts, Received, Traffic
 from swarm.identity import Identity
@@ -29,10 +29,12 @@ from swarm.libp2p_fixes import OUTBOUND_QUEUE, SwarmPubsub
 from swarm.libp2p_host import (
     ByteCounter,
     build_host,
+    build_limits,
     check_listening,
     close_listeners,
     parse_listen,
 )
+from swarm.network_options import NetworkOptions
 from swarm.peer_book import PeerBook
 from swarm.protocol import TOPIC
 from swarm.requests import MAX_PEERS_TOLD, Requests
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 PACE_S = 2.0
 """So long does an announcement wait for a peer whose queue is half full."""
 LEAVE_S = 3.0
+DEFAULTS = NetworkOptions()
 
 
 class Libp2pDied(RuntimeError):
@@ -59,6 +62,7 @@ async def open_libp2p(
     max_peers: int,
     chance: random.Random | None = None,
     clock: Callable[[], float] = time.time,
+    options: NetworkOptions = DEFAULTS,
 ) -> AsyncIterator["Libp2pGossip"]:
     """A node of the swarm, until the block is left; that takes LEAVE_S at most and tells the peers.
 
@@ -72,7 +76,7 @@ async def open_libp2p(
 
     Raises:
         ListenError: an address cannot be listened on.
-        WrongAddress: of a bootstrap address.
+        WrongAddress: of a bootstrap address, or one to announce.
         WrongLibp2p: not the version that the remedies are for.
         ExceptionGroup: with Libp2pDied or the error of a part that ended while in the block.
     """
@@ -81,8 +85,11 @@ async def open_libp2p(
     addresses = parse_listen([listen] if isinstance(listen, str) else listen)
     book = PeerBook(identity.node_id, bootstrap, peers_file, chance)
     counter = ByteCounter()
-    host = build_host(identity.seed, addresses, max_peers, counter)
-    gossip = Libp2pGossip(host, swarm_id, find, counter, book, max_peers, clock)
+    limits = build_limits(
+        max_peers, options.max_per_address, options.max_per_subnet, options.is_exempt
+    )
+    host = build_host(identity.seed, addresses, max_peers, counter, limits, options.announce)
+    gossip = Libp2pGossip(host, swarm_id, find, counter, limits, book, max_peers, clock)
     outcome = _Outcome()
     try:
         async with (
@@ -151,6 +158,7 @@ class Libp2pGossip:
         swarm_id: str,
         find: FindRollouts,
         counter: ByteCounter,
+        limits: ConnectionLimits,
         book: PeerBook,
         max_peers: int,
         clock: Callable[[], float],
@@ -163,6 +171,7 @@ class Libp2pGossip:
         self.router = self.pubsub.gossip_router
         self._host = host
         self._counter = counter
+        self._limits = limits
         self._book = book
         self._num_announced = 0
         self._requests = Requests(
@@ -201,6 +210,7 @@ class Libp2pGossip:
             announcements_sent=self._num_announced,
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
+            connections_refused=self._limits.num_refused + self._dialer.num_turned_away,
             rollouts_served=self._requests.num_served,
             rollouts_fetched=self._requests.num_fetched,
             fetches_failed=self._requests.num_failed,

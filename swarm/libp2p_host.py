@@ -1,6 +1,11 @@
-"""A libp2p host as we want it: TCP, Noise and Yamux only, bytes counted, no limits but our own."""
+"""A libp2p host as we want it: TCP, Noise and Yamux only, bytes counted, no limits but our own.
+
+Every connection over TCP passes LimitedTCP, in either direction; who may come and how often is
+decided in swarm/connection_limits.py.
+"""
 
 import ipaddress
+import math
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,12 +26,18 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
+from swarm.connection_limits import ConnectionLimits, IsExempt, Place, is_loopback
+from swarm.own_addresses import OwnAddresses
+
 MAX_HANDSHAKES = 256
-"""Inbound connections beside `max_peers` that may be in their handshake at once."""
+"""Connections beside those of peers that may be in their handshake at once."""
 HANDSHAKE_S = 5.0
+MAX_PER_ADDRESS, MAX_PER_SUBNET = 8, 32
+"""Connections with one IP address and one subnet, unless a setting says otherwise."""
 
 
 class ListenError(RuntimeError):
@@ -41,10 +52,30 @@ class ByteCounter:
     received: int = 0
 
 
+def build_limits(
+    max_peers: int,
+    max_per_address: int = MAX_PER_ADDRESS,
+    max_per_subnet: int = MAX_PER_SUBNET,
+    is_exempt: IsExempt = is_loopback,
+) -> ConnectionLimits:
+    """Limits whose total leaves room for handshakes beside the peers; on trio's clock."""
+    total = _max_connections(max_peers) + MAX_HANDSHAKES
+    return ConnectionLimits(total, max_per_address, max_per_subnet, trio.current_time, is_exempt)
+
+
+def _max_connections(max_peers: int) -> int:
+    return 2 * max_peers  # two that dial each other at once have two for a while
+
+
 def build_host(
-    seed: bytes, listen: Sequence[Multiaddr], max_peers: int, counter: ByteCounter
+    seed: bytes,
+    listen: Sequence[Multiaddr],
+    max_peers: int,
+    counter: ByteCounter,
+    limits: ConnectionLimits | None = None,
+    announce: Sequence[str] = (),
 ) -> IHost:
-    """A host that is not running yet.
+    """A host that is not running yet. Raises WrongAddress of what is to be announced.
 
     Only Noise: the library offers plaintext by default, over which anybody can pose as any node.
     The library's own resource manager, auto-connector and dial retries are off: they refuse, dial
@@ -52,12 +83,12 @@ def build_host(
     """
     key_pair = create_new_key_pair(seed)
     noise = NoiseTransport(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
-    max_connections = 2 * max_peers  # two that dial each other at once have two for a while
+    max_connections = _max_connections(max_peers)
     host = new_host(
         key_pair=key_pair,
         sec_opt={NOISE: noise},
         muxer_opt={TProtocol(YAMUX): Yamux},
-        transports=[CountingTCP(counter)],
+        transports=[LimitedTCP(counter, limits or build_limits(max_peers))],
         listen_addrs=list(listen),
         connection_config=ConnectionConfig(
             max_connections=max_connections,
@@ -67,14 +98,16 @@ def build_host(
             inbound_upgrade_timeout=HANDSHAKE_S,
             outbound_upgrade_timeout=HANDSHAKE_S,
         ),
-        addrs_factory=reachable_addresses,
-        disable_identify_address_discovery=True,
     )
+    own = OwnAddresses(str(host.get_id()), announce, reachable_addresses)
+    instance: Any = host
+    # Not by `addrs_factory`: the library cuts what that gives at the first peer id.
+    instance.get_addrs = lambda: own.told(instance.get_transport_addrs())
     network: Any = host.get_network()
     assert isinstance(network, Swarm)
     network.set_resource_manager(None)
     network.retry_config = RetryConfig(max_retries=0)
-    network._inbound_limiter = trio.CapacityLimiter(max_connections + MAX_HANDSHAKES)
+    network._inbound_limiter = trio.CapacityLimiter(math.inf)  # ours counts whom it refuses
     switch_off_auto_connector(network)
     return host
 
@@ -88,18 +121,33 @@ def switch_off_auto_connector(network: Any) -> None:
     network.auto_connector.maybe_connect = do_nothing
 
 
-class CountingTCP(TCP):
-    """TCP that counts bytes."""
+class LimitedTCP(TCP):
+    """TCP that counts bytes, and closes connections beyond a limit."""
 
-    def __init__(self, counter: ByteCounter) -> None:
+    def __init__(self, counter: ByteCounter, limits: ConnectionLimits) -> None:
         super().__init__()
         self._counter = counter
+        self._limits = limits
 
-    async def dial(self, maddr: Multiaddr) -> IRawConnection:
-        """See TCP."""
-        connection = await super().dial(maddr)
+    def can_dial(self, maddr: Multiaddr) -> bool:
+        """Whether it is an address of a peer itself, not of a relay before it."""
+        return "/p2p-circuit" not in str(maddr) and super().can_dial(maddr)
+
+    async def _dial_resolved(
+        self, maddr: Multiaddr, source: tuple[str, int] | None = None
+    ) -> IRawConnection:
+        """Every dial of TCP comes here, with an IP address."""
+        host = _ip_of(maddr)
+        place = self._limits.enter(host, is_inbound=False)
+        if place is None:
+            raise OpenConnectionError(f"as many connections with {host} as may be")
+        try:
+            connection = await super()._dial_resolved(maddr, source)
+        except BaseException:
+            place.leave()
+            raise
         assert isinstance(connection, RawConnection)
-        connection.stream = CountingStream(connection.stream, self._counter)
+        connection.stream = CountingStream(connection.stream, self._counter, place)
         return connection
 
     def create_listener(  # type: ignore[override]
@@ -108,17 +156,27 @@ class CountingTCP(TCP):
         """See TCP."""
 
         async def handle(stream: ReadWriteCloser) -> None:
-            await handler_function(CountingStream(stream, self._counter))
+            host, _ = _remote(stream) or ("", 0)
+            place = self._limits.enter(host, is_inbound=True)
+            if place is None:
+                await stream.close()
+                return
+            try:
+                await handler_function(CountingStream(stream, self._counter, place))
+            finally:
+                place.leave()
 
         return super().create_listener(handle)
 
 
 class CountingStream(ReadWriteCloser):
-    """A stream whose bytes are counted, and whose far end is known over IPv6, too."""
+    """A stream whose bytes are counted, whose far end is known over IPv6, too, and whose place is
+    free when it is closed."""
 
-    def __init__(self, stream: ReadWriteCloser, counter: ByteCounter) -> None:
+    def __init__(self, stream: ReadWriteCloser, counter: ByteCounter, place: Place) -> None:
         self._stream = stream
         self._counter = counter
+        self._place = place
         self._remote = _remote(stream)
 
     async def read(self, n: int | None = None) -> bytes:
@@ -134,6 +192,7 @@ class CountingStream(ReadWriteCloser):
 
     async def close(self) -> None:
         """See ReadWriteCloser."""
+        self._place.leave()
         await self._stream.close()
 
     def get_remote_address(self) -> tuple[str, int] | None:
@@ -191,6 +250,10 @@ def _host_and_port(address: Multiaddr) -> tuple[str, int]:
     if names not in (["ip4", "tcp"], ["ip6", "tcp"]):
         raise ValueError("not an IP address and a TCP port")
     return str(address.value_for_protocol(names[0])), int(str(address.value_for_protocol("tcp")))
+
+
+def _ip_of(address: Multiaddr) -> str:
+    return str(next(value for one, value in address.items() if one.name in ("ip4", "ip6")))
 
 
 def _check_is_free(host: str, port: int) -> None:

@@ -225,6 +225,7 @@ function showTraffic(node) {
     ["announced", count(node.announcements_sent)],
     ["announcements heard", count(node.announcements_received)],
     ["dropped unheard", count(node.announcements_dropped), node.announcements_dropped > 0],
+    ["connections refused", count(node.connections_refused)],
   ]);
 }
 

@@ -17,6 +17,7 @@ from swarm.gossip import FetchFailed, FindRollouts
 from swarm.identity import Identity
 from swarm.libp2p import Libp2pDied, Libp2pGossip, open_libp2p
 from swarm.libp2p_host import ListenError
+from swarm.network_options import NetworkOptions
 from swarm.peer_book import MAX_KNOWN, PeerBook, WrongAddress, split_address
 from swarm.wire import ANNOUNCEMENT_MAGIC, rollout_hash
 
@@ -54,6 +55,7 @@ class Nodes:
         swarm_id: str = "a swarm",
         max_peers: int = 8,
         find: FindRollouts = find_body,
+        options: NetworkOptions | None = None,
     ) -> AbstractAsyncContextManager[Libp2pGossip]:
         identity = identity or Identity(secrets.token_bytes(32))
         return open_libp2p(
@@ -65,6 +67,7 @@ class Nodes:
             self.file(identity),
             max_peers,
             random.Random(0),
+            options=options or NetworkOptions(),
         )
 
     def file(self, identity: Identity) -> Path:
@@ -395,6 +398,38 @@ async def test_any_interface_is_shown_as_an_address_that_can_be_dialled(nodes: N
         async with nodes.open(listen="/ip4/0.0.0.0/tcp/0") as node:
             assert "/0.0.0.0/" not in node.addresses()[0]
             assert "/tcp/0/" not in node.addresses()[0]
+
+
+@trio_test
+async def test_addresses_that_the_operator_names_are_told_instead(nodes: Nodes) -> None:
+    options = NetworkOptions(announce=("/dns4/box.example.org/tcp/99", "/ip4/5.6.7.8/tcp/98"))
+    identity = Identity(secrets.token_bytes(32))
+    told = [f"{one}/p2p/{identity.node_id}" for one in options.announce]
+    with trio.fail_after(30):
+        async with (
+            nodes.open() as hub,
+            nodes.open(hub.addresses(), identity, options=options) as named,
+            nodes.open(hub.addresses()) as third,
+        ):
+            assert named.addresses() == told
+            await until(lambda: hub._book.addresses(named.node_id)[:2] == told)
+            await until(lambda: told[0] in third._book.addresses(named.node_id))
+
+
+@pytest.mark.parametrize(
+    ("announce", "message"),
+    [
+        (["203.0.113.7:8421"], "swarm.announce: .*: write /ip4/ADDRESS/tcp/PORT"),
+        (["/ip4/203.0.113.7/tcp/1"] * 5, "swarm.announce: 4 addresses at most"),
+        ([f"/ip4/203.0.113.7/tcp/1/p2p/{SOMEBODY}"], "is of another node"),
+    ],
+)
+def test_an_address_that_cannot_be_announced_is_named(
+    nodes: Nodes, announce: list[str], message: str
+) -> None:
+    options = NetworkOptions(announce=tuple(announce))
+    with pytest.raises(WrongAddress, match=message):
+        trio.run(nodes.open(options=options).__aenter__)
 
 
 @pytest.mark.parametrize(

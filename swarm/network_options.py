@@ -1,0 +1,20 @@
+"""What an operator may choose about a node's connections."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from swarm.connection_limits import IsExempt, is_loopback
+
+RelayUse = Literal["auto", "use", "serve", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """Defaults are those of the settings (node/config.py says what each means)."""
+
+    max_per_address: int = 8
+    max_per_subnet: int = 32
+    is_exempt: IsExempt = is_loopback
+    """Of an IP address: whether the two limits above do not hold for it."""
+    announce: tuple[str, ...] = ()
+    """Addresses that peers are told instead of those that this machine sees, without a peer id."""
