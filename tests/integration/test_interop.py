@@ -1,5 +1,5 @@
-"""A node in another language, written from docs/PROTOCOL.md alone: both fetch and verify what the other
-shares, and the Python node trains on it."""
+"""A node in another language, written from docs/PROTOCOL.md alone: both fetch and verify what the
+other one shares, and the Python node trains on it."""
 
 import functools
 import hashlib
