@@ -30,8 +30,8 @@ The control process (trio, no torch)
 
 Both, and around them
   config.py     one settings tree: flag > environment > file > default
-  home.py       the node's directory; join.py the swarm that it joined, data.py the
-                files of rows that its tasks are made from; log.py
+  home.py       the node's directory; join.py the swarm that it joined, download.py its
+                file from a URL, data.py the files of rows that its tasks are made from; log.py
   status.py     one name per number; status_json.py the same as JSON
   cli.py        the console script `sapo`; report.py, words.py, escape.py what it prints
   task_tools.py tasks as their authors see them; task_check.py the gate for them; task_view.py

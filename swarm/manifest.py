@@ -22,7 +22,7 @@ from swarm.protocol import MAX_ANSWERS, MIN_ANSWERS
 
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_DOTS = 200
-"""In one line. The parser's time is quadratic in those of a key: a file of one would take an hour."""
+"""In one line. The parser's time is quadratic in those of a key: 1 MB of one takes an hour."""
 MAX_TITLE_CHARS, MAX_DESCRIPTION_CHARS = 80, 1000
 MAX_VERSION = 2**53
 """Of a signature: what a double can count."""
