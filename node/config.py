@@ -206,6 +206,9 @@ class SwarmConfig(_Section):
     """Addresses that peers are told instead of those that this machine sees, for a node behind a
     port forwarding or in a container, e.g. /ip4/203.0.113.7/tcp/8421 or
     /dns4/box.example.org/tcp/8421. A list, or one text with commas."""
+    dht: bool = True
+    """Lookups by Kademlia, so that one bootstrap node is enough to find the swarm. Without them
+    peers are still asked for further ones every 30 s."""
     max_peers: int = Field(default=64, ge=1, le=1024)
     """Connections at most."""
     max_per_address: int = Field(default=8, ge=1)

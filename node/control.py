@@ -158,6 +158,7 @@ def network_options(config: SwarmConfig) -> NetworkOptions:
         max_per_address=config.max_per_address,
         max_per_subnet=config.max_per_subnet,
         announce=config.announce,
+        dht=config.dht,
     )
 
 

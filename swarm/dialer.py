@@ -89,6 +89,14 @@ class Dialer(INotifee):
             if node_id not in self._too_many
         ]
 
+    def members(self) -> list[str]:
+        """Node ids of the connected peers that have joined our topic."""
+        return [
+            node_id
+            for node_id, peer in self._peers.items()
+            if peer.is_member and node_id not in self._too_many
+        ]
+
     def is_connected(self, node_id: str) -> bool:
         """Whether there is a connection to the peer now."""
         return node_id in self._peers

@@ -25,6 +25,7 @@ from swarm.dialer import Dialer
 from swarm.gossip import Connection, FindRollouts, Received, Traffic
 from swarm.identity import Identity
 from swarm.inbox import Inbox, has_announcement_form
+from swarm.kademlia import Kademlia
 from swarm.libp2p_fixes import OUTBOUND_QUEUE, SwarmPubsub
 from swarm.libp2p_host import (
     ByteCounter,
@@ -90,6 +91,8 @@ async def open_libp2p(
     )
     host = build_host(identity.seed, addresses, max_peers, counter, limits, options.announce)
     gossip = Libp2pGossip(host, swarm_id, find, counter, limits, book, max_peers, clock)
+    if options.dht:
+        gossip.kademlia = Kademlia(host, swarm_id, book, gossip.members, chance)
     outcome = _Outcome()
     try:
         async with (
@@ -173,6 +176,7 @@ class Libp2pGossip:
         self._counter = counter
         self._limits = limits
         self._book = book
+        self.kademlia: Kademlia | None = None
         self._num_announced = 0
         self._requests = Requests(
             host,
@@ -221,9 +225,15 @@ class Libp2pGossip:
         from; what a NAT makes of it is not known here."""
         return [str(address) for address in self._host.get_addrs()]
 
+    def members(self) -> list[str]:
+        """Node ids of the connected peers that are of this swarm."""
+        return self._dialer.members()
+
     async def run(self) -> None:
         """Keeps peers connected; raises what `find` raised."""
         async with trio.open_nursery() as nursery:
+            if self.kademlia is not None:
+                nursery.start_soon(self.kademlia.run)
             nursery.start_soon(self._dialer.run)
             await self._requests.wait_for_crash()
 

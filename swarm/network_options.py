@@ -17,4 +17,5 @@ class NetworkOptions:
     is_exempt: IsExempt = is_loopback
     """Of an IP address: whether the two limits above do not hold for it."""
     announce: tuple[str, ...] = ()
-    """Addresses that peers are told instead of those that this machine sees, without a peer id."""
+    """Addresses that peers are told instead of those that this machine sees."""
+    dht: bool = True

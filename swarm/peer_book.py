@@ -83,6 +83,8 @@ class PeerBook:
         """
         self.is_changed = False
         """Whether `save` would write something else than was written last."""
+        self.num_heard = 0
+        """Nodes that peers told of and that were not known."""
         self._own_id = own_id
         self._file = file
         self._chance = chance
@@ -100,6 +102,7 @@ class PeerBook:
             except WrongAddress:
                 continue
             known = self._known.get(node_id)
+            self.num_heard += known is None and node_id != self._own_id
             if known is None or not (known.was_connected or known.is_bootstrap):
                 self._add(address)
 

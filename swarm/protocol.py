@@ -54,3 +54,6 @@ MAX_LISTED = 1024
 
 MAX_TOLD = 512
 """Announcements asked for in one catalogue request. A request for more is refused."""
+
+KADEMLIA_PROTOCOL = "/sapo/{swarm_id}/kad/1.0.0"
+"""Lookups of node ids (swarm/kademlia.py). One with another is found only by other ways."""
