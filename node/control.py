@@ -38,13 +38,14 @@ from node.supervisor import LearnerEnd, Supervisor
 from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from node.threads import OneAtATime, in_thread
 from rewards.verifier import Verifier
+from swarm import catalogue
 from swarm.announcements import Announcements
+from swarm.catch_up import CatchUp
 from swarm.database import DatabaseTooNew, Offload, open_database
-from swarm.gossip import Gossip
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
 from swarm.judge import VerifierJudge
 from swarm.ledger import Ledger, PeerRecord
-from swarm.libp2p import open_libp2p
+from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.libp2p_fixes import WrongLibp2p
 from swarm.libp2p_host import ListenError
 from swarm.manifest import Manifest, Rules, load_manifest
@@ -109,6 +110,10 @@ class Store:
         """What peers are served: own and foreign rollouts that have not expired."""
         return await self.offload(self.pool.find, hashes)
 
+    async def answer_catalogue(self, request: bytes) -> tuple[bytes, int] | None:
+        """What peers are told that they missed."""
+        return await catalogue.answer(request, self.announcements, self.offload)
+
 
 @asynccontextmanager
 async def open_control(
@@ -136,6 +141,7 @@ async def open_control(
                 peers_file=home / "peers.json",
                 max_peers=config.swarm.max_peers,
                 options=network_options(config.swarm),
+                answer_catalogue=store.answer_catalogue,
             )
         )
         sequences = Sequences(home / SEQUENCE_FILE)
@@ -201,7 +207,7 @@ class Control:
         verifier: Verifier,
         store: Store,
         publisher: Publisher,
-        gossip: Gossip,
+        gossip: Libp2pGossip,
         listener: socket.socket,
         learner: tuple[str, ...] | None,
     ) -> None:
@@ -235,6 +241,7 @@ class Control:
             store.offload,
             kept=store.announcements,
         )
+        self._catch_up = CatchUp(gossip, store.announcements, self._intake.hear, store.offload)
         self._answerer = Answerer(
             config.swarm,
             verifier,
@@ -292,7 +299,10 @@ class Control:
         self._answerer.task_names = tuple(usable)
         self._answerer.has_tasks.set()
         self._intake.judge_tasks(usable)
-        await self._intake.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._catch_up.run)
+            await self._intake.run()
+            nursery.cancel_scope.cancel()
 
     async def _hear(self, news: RoundDone | HeldOutDone) -> None:
         """Keeps what the learner reports, and credits the authors of what it used."""

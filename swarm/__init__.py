@@ -13,6 +13,7 @@ intake.py     announced, wanted, fetched, admitted, pooled: the life of a foreig
   wanted.py            what the node has a use for, and in which order it is drawn
   hearing.py, offers.py, heard.py  what was announced
   announcements.py     the same on disk, until it expires
+  catch_up.py          what was missed
 admission.py  the checks, cheapest first; refusal.py every reason and who pays; claims.py lies
 judge.py      the verifier as the trio side sees it
 pool.py       rollouts at hand: bounded, deduplicated, expiring, over restarts

@@ -46,10 +46,16 @@ class Traffic:
     """Received, and thrown away because nobody took them in time: never silent."""
     connections_refused: int = 0
     """Closed since there were as many as may be: in total, of one address or subnet, or at once."""
+    announcements_served: int = 0
+    """Told to peers that had missed them."""
     rollouts_served: int = 0
     rollouts_fetched: int = 0
     fetches_failed: int = 0
 
+
+AnswerCatalogue = Callable[[bytes], Awaitable[tuple[bytes, int] | None]]
+"""Request of a peer (swarm/catalogue.py) -> reply, and how many announcements are in it; None where
+the request is malformed. Disks are read off the trio thread."""
 
 FindRollouts = Callable[[Sequence[bytes]], Awaitable[dict[bytes, bytes]]]
 """Hashes -> signed bytes of those rollouts that this node has. Awaited for each request of a peer;
@@ -95,4 +101,21 @@ class Gossip(Protocol):
 
     def addresses(self) -> list[str]:
         """Multiaddrs under which this node can be dialled, its id included."""
+        ...
+
+
+class AsksCatalogue(Protocol):
+    """What a node needs of its peers to catch up on what it missed. Both implementations of Gossip
+    have it."""
+
+    def connections(self) -> list[Connection]:
+        """The peers connected now."""
+        ...
+
+    async def ask_catalogue(self, node_id: str, request: bytes) -> bytes:
+        """A peer's reply to a request of swarm/catalogue.py, of MAX_REPLY_BYTES at most.
+
+        Raises:
+            FetchFailed: not connected, too slow, too large, broken off, refused or not served.
+        """
         ...

@@ -22,7 +22,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from swarm import libp2p_fixes
 from swarm.connection_limits import ConnectionLimits
 from swarm.dialer import Dialer
-from swarm.gossip import Connection, FindRollouts, Received, Traffic
+from swarm.gossip import AnswerCatalogue, Connection, FindRollouts, Received, Traffic
 from swarm.identity import Identity
 from swarm.inbox import Inbox, has_announcement_form
 from swarm.kademlia import Kademlia
@@ -64,6 +64,7 @@ async def open_libp2p(
     chance: random.Random | None = None,
     clock: Callable[[], float] = time.time,
     options: NetworkOptions = DEFAULTS,
+    answer_catalogue: AnswerCatalogue | None = None,
 ) -> AsyncIterator["Libp2pGossip"]:
     """A node of the swarm, until the block is left; that takes LEAVE_S at most and tells the peers.
 
@@ -74,6 +75,7 @@ async def open_libp2p(
         peers_file: where peers are saved, so that a restart needs no bootstrap node.
         max_peers: the newest beyond it is disconnected.
         clock: Unix seconds.
+        answer_catalogue: tells peers what they missed, as `find` serves them; None does not.
 
     Raises:
         ListenError: an address cannot be listened on.
@@ -90,7 +92,9 @@ async def open_libp2p(
         max_peers, options.max_per_address, options.max_per_subnet, options.is_exempt
     )
     host = build_host(identity.seed, addresses, max_peers, counter, limits, options.announce)
-    gossip = Libp2pGossip(host, swarm_id, find, counter, limits, book, max_peers, clock)
+    gossip = Libp2pGossip(
+        host, swarm_id, find, counter, limits, book, max_peers, clock, answer_catalogue
+    )
     if options.dht:
         gossip.kademlia = Kademlia(host, swarm_id, book, gossip.members, chance)
     outcome = _Outcome()
@@ -165,6 +169,7 @@ class Libp2pGossip:
         book: PeerBook,
         max_peers: int,
         clock: Callable[[], float],
+        answer_catalogue: AnswerCatalogue | None = None,
     ) -> None:
         self.node_id = str(host.get_id())
         self.topic = TOPIC.format(swarm_id=swarm_id)
@@ -184,6 +189,7 @@ class Libp2pGossip:
             find,
             tell_peers=self._tell_peers,
             is_connected=lambda node_id: self._dialer.is_connected(node_id),
+            answer_catalogue=answer_catalogue,
         )
         self._dialer = Dialer(
             host, self.pubsub, self.topic, book, max_peers, self._requests.ask_for_peers, clock
@@ -202,6 +208,10 @@ class Libp2pGossip:
         """See Gossip."""
         return await self._requests.fetch(node_id, hashes, max_bytes)
 
+    async def ask_catalogue(self, node_id: str, request: bytes) -> bytes:
+        """See AsksCatalogue."""
+        return await self._requests.ask_catalogue(node_id, request)
+
     def connections(self) -> list[Connection]:
         """See Gossip."""
         return self._dialer.connections()
@@ -215,6 +225,7 @@ class Libp2pGossip:
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
             connections_refused=self._limits.num_refused + self._dialer.num_turned_away,
+            announcements_served=self._requests.num_told,
             rollouts_served=self._requests.num_served,
             rollouts_fetched=self._requests.num_fetched,
             fetches_failed=self._requests.num_failed,

@@ -2,12 +2,20 @@
 
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import trio
 
+from swarm import catalogue
 from swarm.fetch import MAX_REPLY_BYTES, decode_reply, decode_request, encode_reply, encode_request
-from swarm.gossip import Connection, FetchFailed, FindRollouts, Received, Traffic
+from swarm.gossip import (
+    AnswerCatalogue,
+    Connection,
+    FetchFailed,
+    FindRollouts,
+    Received,
+    Traffic,
+)
 from swarm.inbox import CAPACITY, Inbox
 
 APART_S = 1e-6
@@ -41,15 +49,22 @@ class MemoryNetwork:
         self._nodes: dict[str, MemoryGossip] = {}
         self._groups: tuple[frozenset[str], ...] = ()
 
-    def join(self, node_id: str, find: FindRollouts, capacity: int = CAPACITY) -> "MemoryGossip":
+    def join(
+        self,
+        node_id: str,
+        find: FindRollouts,
+        capacity: int = CAPACITY,
+        answer_catalogue: AnswerCatalogue | None = None,
+    ) -> "MemoryGossip":
         """A new node, connected at once. Under an id that left before, it is a restart.
 
         Args:
             capacity: announcements that may wait for the node's reader.
+            answer_catalogue: tells peers what they missed; None tells nothing.
         """
         if node_id in self._nodes:
             raise ValueError(f"{node_id} is here already")
-        node = MemoryGossip(self, node_id, find, self._clock(), capacity)
+        node = MemoryGossip(self, node_id, find, self._clock(), capacity, answer_catalogue)
         self._nodes[node_id] = node
         return node
 
@@ -94,14 +109,17 @@ class MemoryGossip:
         find: FindRollouts,
         joined: float,
         capacity: int,
+        answer_catalogue: AnswerCatalogue | None = None,
     ) -> None:
         self.node_id = node_id
         self._network = network
         self._find = find
+        self._answer_catalogue = answer_catalogue
         self._joined = joined
         self._inbox = Inbox(capacity)
         self._bytes_sent = self._bytes_received = 0
         self._num_announced = self._num_served = self._num_fetched = self._num_failed = 0
+        self._num_told = 0
         self.received: trio.MemoryReceiveChannel[Received] = self._inbox.received
 
     async def announce(self, record: bytes) -> None:
@@ -126,13 +144,20 @@ class MemoryGossip:
         """See Gossip."""
         request = encode_request(hashes)
         try:
-            reply = await self._ask(node_id, request)
+            reply = await self._ask(node_id, request, MemoryGossip.serve)
             found = decode_reply(reply, hashes, max_bytes)
         except FetchFailed:
             self._num_failed += 1
             raise
         self._num_fetched += len(found)
         return found
+
+    async def ask_catalogue(self, node_id: str, request: bytes) -> bytes:
+        """See AsksCatalogue."""
+        reply = await self._ask(node_id, request, MemoryGossip.serve_catalogue)
+        if len(reply) > catalogue.MAX_REPLY_BYTES:
+            raise FetchFailed(f"a reply of {len(reply)} bytes")
+        return reply
 
     def connections(self) -> list[Connection]:
         """See Gossip."""
@@ -149,6 +174,7 @@ class MemoryGossip:
             announcements_sent=self._num_announced,
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
+            announcements_served=self._num_told,
             rollouts_served=self._num_served,
             rollouts_fetched=self._num_fetched,
             fetches_failed=self._num_failed,
@@ -174,21 +200,38 @@ class MemoryGossip:
             raise FetchFailed("the peer refused the request as malformed")
         reply, num_records = encode_reply(hashes, await self._find(hashes), MAX_REPLY_BYTES)
         self._num_served += num_records
-        self._bytes_received += len(request)
-        self._bytes_sent += len(reply)
+        return reply
+
+    async def serve_catalogue(self, request: bytes) -> bytes:
+        """The reply to a catalogue request.
+
+        Raises:
+            FetchFailed: the request is malformed, or this node tells nothing.
+        """
+        answered = self._answer_catalogue and await self._answer_catalogue(request)
+        if answered is None:
+            raise FetchFailed("the peer refused the request")
+        reply, num_records = answered
+        self._num_told += num_records
         return reply
 
     def close(self) -> None:
         """Ends `received`; called by the network."""
         self._inbox.close()
 
-    async def _ask(self, node_id: str, request: bytes) -> bytes:
+    async def _ask(
+        self,
+        node_id: str,
+        request: bytes,
+        serve: Callable[["MemoryGossip", bytes], Awaitable[bytes]],
+    ) -> bytes:
         await trio.sleep(self._network.delay_s)
         for peer in self._network.reachable(self.node_id):
             if peer.node_id == node_id:
-                reply = await peer.serve(request)
-                self._bytes_sent += len(request)
-                self._bytes_received += len(reply)
+                reply = await serve(peer, request)
+                for end, sent, received in ((self, request, reply), (peer, reply, request)):
+                    end._bytes_sent += len(sent)
+                    end._bytes_received += len(received)
                 return reply
         raise FetchFailed("not connected")
 

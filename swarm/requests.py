@@ -1,10 +1,12 @@
-"""What nodes ask each other for over streams of their own: rollouts by hash, and peers' addresses.
+"""What nodes ask each other for over streams of their own: rollouts by hash, announcements that
+they missed, and peers' addresses.
 
 Every request is one stream, bounded in bytes and seconds at both ends.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import trio
@@ -19,6 +21,7 @@ from libp2p.request_response import (
     RequestResponseError,
 )
 
+from swarm import catalogue
 from swarm.fetch import (
     MAX_REPLY_BYTES,
     MAX_REQUEST_BYTES,
@@ -27,9 +30,9 @@ from swarm.fetch import (
     encode_reply,
     encode_request,
 )
-from swarm.gossip import FetchFailed, FindRollouts
+from swarm.gossip import AnswerCatalogue, FetchFailed, FindRollouts
 from swarm.peer_book import MAX_ADDRESS_CHARS
-from swarm.protocol import FETCH_PROTOCOL, PEERS_PROTOCOL
+from swarm.protocol import CATALOGUE_PROTOCOL, FETCH_PROTOCOL, PEERS_PROTOCOL
 
 log = logging.getLogger(__name__)
 
@@ -57,19 +60,35 @@ class Requests:
         find: FindRollouts,
         tell_peers: TellPeers,
         is_connected: Callable[[str], bool],
+        answer_catalogue: AnswerCatalogue | None = None,
     ) -> None:
+        """
+        Args:
+            answer_catalogue: tells peers what they missed; None does not offer that.
+        """
+        self.num_told = 0
+        """Announcements told to peers that had missed them."""
         self.num_served = self.num_fetched = self.num_failed = 0
         """Rollouts served and fetched, and fetches that failed."""
         self._is_connected = is_connected
         self._find = find
+        self._answer_catalogue = answer_catalogue
         self._tell = tell_peers
         self._requests = RequestResponse(host)
         self._fetch_protocol = TProtocol(FETCH_PROTOCOL.format(swarm_id=swarm_id))
         self._peers_protocol = TProtocol(PEERS_PROTOCOL.format(swarm_id=swarm_id))
+        self._catalogue_protocol = TProtocol(CATALOGUE_PROTOCOL.format(swarm_id=swarm_id))
         self._crashed = trio.Event()
         self._crash: Exception | None = None
         self._serve(self._fetch_protocol, self._serve_fetch, MAX_REQUEST_BYTES, MAX_REPLY_BYTES)
         self._serve(self._peers_protocol, self._tell_peers, 1024, MAX_PEERS_BYTES)
+        if answer_catalogue is not None:
+            self._serve(
+                self._catalogue_protocol,
+                self._serve_catalogue,
+                catalogue.MAX_REQUEST_BYTES,
+                catalogue.MAX_REPLY_BYTES,
+            )
 
     async def fetch(
         self, node_id: str, hashes: Sequence[bytes], max_bytes: int
@@ -84,6 +103,11 @@ class Requests:
             raise
         self.num_fetched += len(found)
         return found
+
+    async def ask_catalogue(self, node_id: str, request: bytes) -> bytes:
+        """See AsksCatalogue."""
+        most = catalogue.MAX_REPLY_BYTES
+        return await self._ask(node_id, self._catalogue_protocol, request, most)
 
     async def ask_for_peers(self, node_id: str) -> list[str]:
         """Addresses that a peer tells, unchecked; none where it does not answer."""
@@ -139,16 +163,32 @@ class Requests:
         hashes = decode_request(request)
         if hashes is None:
             raise RequestResponseError("malformed request")
-        try:
+        with self._ending_the_node():
             found = await self._find(hashes)
-        except Exception as error:  # ours, not the peer's: it ends the node, through `run`
-            log.exception("a fetch could not be served")
-            self._crash = error
-            self._crashed.set()
-            raise
         reply, num_records = encode_reply(hashes, found)
         self.num_served += num_records
         return reply
+
+    async def _serve_catalogue(self, request: bytes, context: RequestContext) -> bytes:
+        assert self._answer_catalogue is not None
+        with self._ending_the_node():
+            answered = await self._answer_catalogue(request)
+        if answered is None:
+            raise RequestResponseError("malformed request")
+        reply, num_records = answered
+        self.num_told += num_records
+        return reply
+
+    @contextmanager
+    def _ending_the_node(self) -> Iterator[None]:
+        """What is raised inside is ours, not the peer's: it ends the node, through `run`."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("a request could not be served")
+            self._crash = error
+            self._crashed.set()
+            raise
 
     async def _tell_peers(self, request: bytes, context: RequestContext) -> bytes:
         await trio.lowlevel.checkpoint()

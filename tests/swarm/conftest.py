@@ -14,7 +14,9 @@ from trio.testing import MockClock
 
 from rewards.question import Answer, Question
 from rewards.tasks import TaskFacts, TaskSpec
+from swarm import catalogue
 from swarm.announcements import Announcements
+from swarm.catch_up import CatchUp
 from swarm.database import Database, open_database
 from swarm.identity import Identity, Sequences
 from swarm.intake import Intake, IntakeLimits
@@ -175,7 +177,7 @@ class Node:
         self.pool = block(Pool, self.database, rules.lifetime_s, 2**24, clock=clock)
         self.ledger = block(Ledger, self.database, clock=clock)
         self.kept = block(Announcements, self.database, self.node_id, clock=clock)
-        self.gossip = network.join(self.node_id, self.find)
+        self.gossip = network.join(self.node_id, self.find, answer_catalogue=self.answer_catalogue)
         self.intake = Intake(
             self.gossip,
             judge,
@@ -197,8 +199,16 @@ class Node:
             *(clock, self.kept),
         )
 
+        self.catch_up = CatchUp(
+            *(self.gossip, self.kept, self.intake.hear, self.offload),
+            rng=random.Random(number),
+        )
+
     async def find(self, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
         return await self.publisher.find(hashes)
+
+    async def answer_catalogue(self, request: bytes) -> tuple[bytes, int] | None:
+        return await catalogue.answer(request, self.kept, self.offload)
 
     async def share(self, index: int = 7, texts: Sequence[str] = ("7", "8")) -> int:
         """Shares an honest rollout of sums/index."""
@@ -238,6 +248,7 @@ class TestSwarm:
     """Nodes and liars on one network; all nodes run until the test ends."""
 
     __test__ = False
+    identity_of = staticmethod(identity_of)
 
     def __init__(self, home: Path, clock: UnixClock) -> None:
         self.clock = clock
@@ -261,10 +272,18 @@ class TestSwarm:
         max_from_one_author: int = 8,
         weigh: Weigh = alike,
         limits: IntakeLimits = LIMITS,
+        network: Any = None,
+        number: int | None = None,
     ) -> Node:
+        """
+        Args:
+            network: instead of the swarm's own.
+            number: of a node that was here before, for one of another network.
+        """
         self._num += 1
         args = (
-            *(self._num, self.clock, self.network, self._home, judge or ScriptedJudge(), rules),
+            *(number or self._num, self.clock, network or self.network, self._home),
+            *(judge or ScriptedJudge(), rules),
             *(judged_tasks, informative(fresh_target, max_from_one_author, weigh), limits),
         )
         node = Node(*args)
@@ -274,18 +293,29 @@ class TestSwarm:
 
     def restart(self, node: Node) -> Node:
         """Ends a node, and starts it again from what it had on disk."""
+        self.stop(node)
+        return self.start(node)
+
+    def stop(self, node: Node) -> None:
+        """Ends a node. Not while it is `running`."""
         self.network.leave(node.node_id)
         node.close()
+        self.nodes.remove(node)
+
+    def start(self, node: Node) -> Node:
+        """Starts a node that was stopped, from what it had on disk."""
         again = Node(*self._args[node.node_id])
-        self.nodes[self.nodes.index(node)] = again
+        self.nodes.append(again)
         return again
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """All nodes take in what they hear."""
+    async def running(self, catch_up: bool = False) -> AsyncIterator[None]:
+        """All nodes take in what they hear, and ask what they missed where a test wants that."""
         async with trio.open_nursery() as nursery:
             for node in self.nodes:
                 nursery.start_soon(node.intake.run)
+                if catch_up:
+                    nursery.start_soon(node.catch_up.run)
             yield
             nursery.cancel_scope.cancel()
 

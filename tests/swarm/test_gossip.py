@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import trio_test
 
+from swarm.catalogue import MAX_REPLY_BYTES as MAX_CATALOGUE_BYTES
 from swarm.fetch import MAX_REPLY_BYTES, decode_reply, decode_request, encode_reply, encode_request
 from swarm.gossip import FetchFailed, FindRollouts, Gossip, Received
 from swarm.identity import Identity
@@ -36,6 +37,12 @@ async def find_nothing(hashes: Sequence[bytes]) -> dict[bytes, bytes]:
     return {}
 
 
+async def answer_catalogue(request: bytes) -> tuple[bytes, int] | None:
+    """Of a peer that tells whatever it is asked for, but for nothing."""
+    reply = bytes(MAX_CATALOGUE_BYTES + 1) if request == b"much" else request[::-1]
+    return (reply, 3) if request != b"nonsense" else None
+
+
 async def find_other_bytes(hashes: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict.fromkeys(hashes, b"other bytes")
 
@@ -53,7 +60,10 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def open_memory(finds: Sequence[FindRollouts]) -> AsyncIterator[list[Gossip]]:
     network = MemoryNetwork(seed=0)
-    yield [network.join(f"node {number}", find) for number, find in enumerate(finds)]
+    yield [
+        network.join(f"node {number}", find, answer_catalogue=answer_catalogue)
+        for number, find in enumerate(finds)
+    ]
 
 
 @pytest.fixture(params=["memory", "libp2p"])
@@ -74,6 +84,7 @@ def open_nodes(request: pytest.FixtureRequest, tmp_path: Path) -> OpenNodes:
                     tmp_path / f"peers{number}.json",
                     max_peers=8,
                     chance=random.Random(number),
+                    answer_catalogue=answer_catalogue,
                 )
                 nodes.append(await stack.enter_async_context(node))
             num_others = len(nodes) - 1
@@ -203,6 +214,22 @@ async def test_bytes_of_another_hash_fail(open_nodes: OpenNodes) -> None:
         async with open_nodes([find_other_bytes, find_nothing]) as (liar, node):
             with pytest.raises(FetchFailed, match="another hash"):
                 await node.fetch(liar.node_id, [UNKNOWN], 1000)
+
+
+@trio_test
+async def test_a_peer_is_asked_what_was_missed(open_nodes: OpenNodes) -> None:
+    with trio.fail_after(30):
+        async with open_nodes([find_nothing] * 2) as (server, node):
+            assert isinstance(node, MemoryGossip | Libp2pGossip)
+            assert await node.ask_catalogue(server.node_id, b"abc") == b"cba"
+            for request in (b"nonsense", b"much"):
+                with pytest.raises(FetchFailed):
+                    await node.ask_catalogue(server.node_id, request)
+            for nobody in (ABSENT, "no id at all", node.node_id):
+                with pytest.raises(FetchFailed, match="not connected"):
+                    await node.ask_catalogue(nobody, b"abc")
+            assert server.traffic().announcements_served >= 3
+            assert node.traffic().announcements_served == 0
 
 
 @trio_test
