@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from node.batch import Want, make_strategy, max_from_one_peer
 from node.config import NodeConfig, VerifyConfig
@@ -17,6 +18,9 @@ from swarm.ledger import Ledger
 from swarm.manifest import Manifest
 from swarm.pool import Pool
 from swarm.wanted import Wanted
+
+IN_A_SWARM = IntakeLimits(num_holders=3, deadline_s=300.0, patience_s=5.0)
+"""Of a node whose peers come and go."""
 
 FRESH_PER_J = 2
 """Foreign rollouts kept ready, as a multiple of J: a round's worth, and one that is on its way."""
@@ -40,8 +44,10 @@ def make_intake(
 
     Args:
         clock: Unix seconds.
-        kept: where announcements are kept over restarts; None keeps none.
+        kept: where announcements are kept over restarts; None keeps none, and asks nobody for
+            rollouts but author and carrier: peers that never leave need neither.
     """
+    limits = IntakeLimits() if kept is None else IN_A_SWARM
     want = make_strategy(config).want((), Experience())
     return Intake(
         gossip=gossip,
@@ -52,7 +58,7 @@ def make_intake(
         rules=manifest.rules,
         swarm_id=manifest.swarm_id,
         wanted=wanted_by(want),
-        limits=IntakeLimits(budget=_budget(config.verify)),
+        limits=replace(limits, budget=_budget(config.verify)),
         clock=clock,
         rng=rng,
         kept=kept,

@@ -14,6 +14,7 @@ intake.py     announced, wanted, fetched, admitted, pooled: the life of a foreig
   hearing.py, offers.py, heard.py  what was announced
   announcements.py     the same on disk, until it expires
   catch_up.py          what was missed
+  sources.py           whom to ask for it
 admission.py  the checks, cheapest first; refusal.py every reason and who pays; claims.py lies
 judge.py      the verifier as the trio side sees it
 pool.py       rollouts at hand: bounded, deduplicated, expiring, over restarts

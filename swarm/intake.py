@@ -5,6 +5,7 @@ how much is announced. Nobody is charged for being late, slow or gone.
 """
 
 import logging
+import math
 import random
 import statistics
 import time
@@ -30,6 +31,7 @@ from swarm.offers import MAX_OFFERS, MAX_PER_AUTHOR, Offer, Offers
 from swarm.pool import Pool
 from swarm.protocol import CLOCK_TOLERANCE_S
 from swarm.refusal import Charge, Refusal
+from swarm.sources import SourceLimits, Sources
 from swarm.wanted import Wanted
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,14 @@ class IntakeLimits:
     """After a failure, twice as long after each further one; and between looks at who is connected,
     while wanted offers wait for peers that are not."""
     max_attempts: int = 3
+    """Of each offer."""
+    num_holders: int = 0
+    """Connected peers that are asked for an offer, in each attempt, where its author and its
+    carrier did not deliver it."""
+    deadline_s: float = math.inf
+    """From the first failure to the end of the last attempt."""
+    patience_s: float = math.inf
+    """What a peer has not delivered after so long counts as missing: others are asked for more."""
     gather_s: float = 0.05
     """Between announcements and the fetch, so that several go into one request."""
     flush_s: float = 30.0
@@ -140,10 +150,13 @@ class Intake:
             kept,
             clock,
         )
-        self._busy: set[str] = set()
-        """Peers that are asked now."""
-        self._paused: dict[str, float] = {}
-        """Peers that failed -> not to be asked until then, by trio's clock."""
+        self._sources = Sources(
+            gossip,
+            SourceLimits(limits.max_fetches, limits.retry_s, num_holders=limits.num_holders),
+            self._rng,
+        )
+        self._waiting: dict[str, tuple[float, list[Offer]]] = {}
+        """Peers that were asked and have not replied -> since when, and for what."""
         self._wake = trio.Event()
         self._more = trio.Event()
         self._fetched_bytes = 0
@@ -227,23 +240,31 @@ class Intake:
         """Asks for what is missing; returns after how many seconds to look again by itself."""
         for offer in self._offers.take_expired(self._clock()):
             self._ledger.count_refused(offer.author, Refusal.EXPIRED)
+        for offer in self._offers.take_overdue(trio.current_time()):
+            self._ledger.count_refused(offer.author, Refusal.FETCH_FAILED)
         wanted, weigh = self._wanted, self._weigh
         taken = Counter(await self._offload(self._pool.fresh_by_author, wanted.weigh))
-        taken.update(offer.author for offer in self._in_flight.values() if weigh(offer))
+        late = self._late()
+        taken.update(
+            offer.author
+            for offer in self._in_flight.values()
+            if offer.entry.hash not in late and weigh(offer)
+        )
         missing = wanted.num_fresh - taken.total()
         if missing <= 0 or not any(map(weigh, self._offers)):
-            return float("inf")
+            return self._limits.patience_s if self._waiting else float("inf")
         groups = self._offers.take(
             missing,
             taken,
             wanted.max_from_one_author,
-            self._make_source_of(),
+            self._source_of(),
             weigh,
-            self._limits.max_fetches - len(self._busy),
+            self._sources.num_free,
             self._rng,
         )
         for source, offers in groups.items():
-            self._busy.add(source)
+            self._sources.begin(source)
+            self._waiting[source] = trio.current_time(), offers
             self._in_flight.update((offer.entry.hash, offer) for offer in offers)
             nursery.start_soon(self._fetch, source, offers)
         return self._limits.retry_s
@@ -253,24 +274,22 @@ class Intake:
         age_s = max(0.0, self._clock() - offer.first_seen)
         return self._wanted.weigh(offer.entry.question, offer.entry.correct, age_s)
 
-    def _make_source_of(self) -> Callable[[Offer], str | None]:
+    def _source_of(self) -> Callable[[Offer], str | None]:
         """Whom to ask for an offer now, or None."""
-        now = trio.current_time()
-        self._paused = {peer: until for peer, until in self._paused.items() if until > now}
-        connected = {connection.node_id for connection in self._gossip.connections()}
+        source_of = self._sources.look()
 
-        def source_of(offer: Offer) -> str | None:
-            source = offer.source(connected)
-            is_ready = (
-                offer.not_before <= now
-                and self._admission.budget.has_room(offer.author)
-                and offer.entry.hash not in self._in_flight
-                and source not in self._busy
-                and source not in self._paused
-            )
-            return source if is_ready else None
+        def source_if_ready(offer: Offer) -> str | None:
+            has_room = self._admission.budget.has_room(offer.author)
+            is_ready = has_room and offer.entry.hash not in self._in_flight
+            return source_of(offer) if is_ready else None
 
-        return source_of
+        return source_if_ready
+
+    def _late(self) -> set[bytes]:
+        """Hashes that were asked for and that nobody should wait for any more."""
+        before = trio.current_time() - self._limits.patience_s
+        waiting = [offers for since, offers in self._waiting.values() if since <= before]
+        return {offer.entry.hash for offers in waiting for offer in offers}
 
     async def _fetch(self, source: str, offers: list[Offer]) -> None:
         """Fetches from one peer, and judges what came."""
@@ -278,27 +297,35 @@ class Intake:
         try:
             with trio.fail_after(self._limits.fetch_timeout_s):
                 records = await self._gossip.fetch(source, hashes, MAX_REPLY_BYTES)
+            self._sources.answered(source)
         except (FetchFailed, trio.TooSlowError) as error:
             logger.info("no rollouts from %s: %s", source, error)
-            self._paused[source] = trio.current_time() + self._limits.retry_s
+            self._sources.failed(source)
             records = {}
+        del self._waiting[source]
         for offer in offers:
             if (record := records.get(offer.entry.hash)) is None:
                 self._postpone(offer, source)
             else:
                 await self._take_in(offer, record)
             del self._in_flight[offer.entry.hash]
-        self._busy.remove(source)
+        self._sources.end(source)
         self.wake()
 
     def _postpone(self, offer: Offer, source: str) -> None:
-        offer.num_failures += 1
-        if offer.num_failures >= self._limits.max_attempts:
-            self._ledger.count_refused(source, Refusal.FETCH_FAILED)
-            return
-        wait_s = self._limits.retry_s * 2 ** (offer.num_failures - 1)
-        offer.not_before = trio.current_time() + wait_s
-        self._hearing.add(offer)
+        """Whoever is next is asked at once; where nobody is left, all are again later."""
+        now, limits = trio.current_time(), self._limits
+        offer.give_up_at = min(offer.give_up_at, now + limits.deadline_s)
+        offer.tried.add(source)
+        if not limits.num_holders or self._sources.was_last(offer):
+            offer.tried.clear()
+            offer.num_failures += 1
+            offer.not_before = now + limits.retry_s * 2 ** (offer.num_failures - 1)
+        if offer.num_failures >= limits.max_attempts or offer.give_up_at <= now:
+            blamed = source if source in (offer.author, offer.carrier) else offer.author
+            self._ledger.count_refused(blamed, Refusal.FETCH_FAILED)
+        else:
+            self._hearing.add(offer)
 
     async def _take_in(self, offer: Offer, record: bytes) -> None:
         self._fetched_bytes += len(record)
@@ -310,7 +337,8 @@ class Intake:
         if refusal is None:
             self._num_admitted += 1
             self._ledger.count_admitted(offer.author)
-            self._seconds.append(self._clock() - offer.first_seen)
+            if not offer.is_late:
+                self._seconds.append(self._clock() - offer.first_seen)
             self._more.set()
             return
         if refusal.charge is Charge.AUTHOR:

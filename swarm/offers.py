@@ -1,9 +1,10 @@
 """Rollouts that peers announced and that are worth fetching, until they are: bounded in memory."""
 
+import math
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from swarm.fetch import MAX_REPLY_BYTES
 from swarm.protocol import MAX_FETCH_HASHES
@@ -44,7 +45,11 @@ class Offer:
     not_before: float = 0.0
     """Seconds of trio's clock: not to be tried again until then."""
     num_failures: int = 0
-    """Fetches that did not bring it."""
+    """Times that all who were to be asked did not bring it."""
+    tried: set[str] = field(default_factory=set)
+    """Peers that did not bring it since the last of these times."""
+    give_up_at: float = math.inf
+    """Seconds of trio's clock: not to be tried again from then on."""
 
     @property
     def key(self) -> OfferKey:
@@ -110,6 +115,13 @@ class Offers:
         for offer in expired:
             self.remove(offer)
         return expired
+
+    def take_overdue(self, now: float) -> list[Offer]:
+        """Removes and returns what was tried for too long, by trio's clock."""
+        overdue = [offer for offer in self if offer.give_up_at <= now]
+        for offer in overdue:
+            self.remove(offer)
+        return overdue
 
     def take(
         self,
