@@ -33,9 +33,12 @@ Both, and around them
   home.py       the node's directory; join.py the swarm that it joined, download.py its
                 file from a URL, data.py the files of rows that its tasks are made from; log.py
   status.py     one name per number; status_json.py the same as JSON
-  cli.py        the console script `sapo`; report.py, words.py, escape.py what it prints
+  cli.py        the console script `sapo`; cli_manifest.py its commands join and manifest;
+                report.py, words.py, escape.py what it prints
   task_tools.py tasks as their authors see them; task_check.py the gate for them; task_view.py
-                both in a terminal; manifest_edit.py digests written into a swarm file
+                both in a terminal
+  manifest_tools.py  swarm files as their owners make them; manifest_check.py, manifest_view.py;
+                manifest_edit.py digests and signatures written into one
   exam.py       held-out questions asked of any policy; exam_view.py
   experiment/   does sharing pay? many nodes in one process, declared runs, statistics
   demo.py       a swarm on one machine; demo_home.py, demo_process.py, demo_swarm.py,

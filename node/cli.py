@@ -1,9 +1,9 @@
 """The console script `sapo`.
 
 Exit status: 0 done; 1 our bug (a traceback), or the doctor found something bad; 2 wrong usage or
-settings; 3 the demo ran and did not show what it should, a task failed its check, or runs of an
-experiment failed, and says what; 4 the engine or the verifier does not work here; 5 no node
-answers. SIGTERM and Ctrl-C end in order: 0.
+settings; 3 the demo ran and did not show what it should, a task or a swarm file failed its check,
+or runs of an experiment failed, and says what; 4 the engine or the verifier does not work here; 5
+no node answers. SIGTERM and Ctrl-C end in order: 0.
 """
 
 import logging
@@ -20,14 +20,14 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from node.access import page_address
+from node.cli_manifest import join, manifest_app
 from node.config import SWARM_FILE, ConfigError, NodeConfig, load_config
+from node.download import DownloadError
 from node.escape import printable
 from node.home import HomeError, clear_home
-from node.join import join_swarm
 from node.log import log_to
 from node.manifest_edit import write_digests
 from node.report import NodeUnreachable, fetch_snapshot, print_peers, print_status
@@ -46,6 +46,9 @@ from rewards.verifier import VerifierBroken
 from swarm.identity import IdentityError
 from swarm.manifest import Manifest, ManifestError, load_manifest
 
+MAX_ERROR_LINES, MAX_ERROR_CHARS = 50, 2000
+"""Of an error, whose text may quote a stranger's file."""
+
 EXIT_BAD = 1
 EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN, EXIT_UNREACHABLE = 2, 3, 4, 5
 EXIT_TASK_FAILS = 3
@@ -60,6 +63,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(config_app, name="config")
 app.add_typer(peers_app, name="peers")
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(manifest_app, name="manifest")
 console = Console()
 _errors = Console(stderr=True)
 
@@ -118,20 +122,7 @@ def run(
     raise typer.Exit(end.exit_status)
 
 
-@app.command()
-def join(
-    file: Annotated[Path, typer.Argument(help="The swarm's file.")],
-    home: Home = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Join a swarm: shows what one joins and what becomes public, asks once, keeps its file."""
-    manifest = load_manifest(file)
-    print_manifest(manifest, console)
-    if not yes and not typer.confirm("Join?"):
-        raise typer.Exit(EXIT_USAGE)
-    home = home or NodeConfig().home
-    join_swarm(file, home)
-    console.print(f"joined; now: sapo run --home {home}", highlight=False, markup=False)
+app.command()(join)
 
 
 @app.command()
@@ -396,7 +387,7 @@ def check_tasks_command(
     ] = False,
 ) -> None:
     """The gate for those who write tasks: 0 only if strangers can rely on every one."""
-    config, chosen = _tasks_of(manifest, None)
+    config, chosen = _tasks_of(manifest, None, verify=False)
     reports = []
     with console.status("starting workers") as status:
         rules = chosen.rules
@@ -408,8 +399,10 @@ def check_tasks_command(
     new = {report.spec.name: report.digest for report in reports if report.needs_digest}
     if write and new:
         write_digests(config.manifest_file, new)
+        made = load_manifest(config.manifest_file, verify=False)
         wrote = f"wrote {len(new)} digests into {config.manifest_file}; its swarm is now "
-        console.print(Text(wrote + load_manifest(config.manifest_file).swarm_id))
+        unsigned = "; sign it again" if made.rules.owner and not made.is_signed else ""
+        console.print(Text(wrote + made.swarm_id + unsigned))
     failed = [r.spec.name for r in reports if not r.holds or (r.needs_digest and not write)]
     if failed:
         said = f"{len(failed)} of {len(reports)} tasks fail: {', '.join(failed)}"
@@ -418,11 +411,13 @@ def check_tasks_command(
     console.print(Text(f"{len(reports)} tasks, and all hold", style="bold green"))
 
 
-def _tasks_of(manifest: str | None, home: Path | None) -> tuple[NodeConfig, Manifest]:
+def _tasks_of(
+    manifest: str | None, home: Path | None, *, verify: bool = True
+) -> tuple[NodeConfig, Manifest]:
     """Settings and swarm file; what becomes of workers stands in the answer, not in the log."""
     logging.getLogger("rewards").setLevel(logging.CRITICAL)
     config = load_config(None, {"manifest": manifest, "home": home})
-    return config, load_manifest(config.manifest_file)
+    return config, load_manifest(config.manifest_file, verify=verify)
 
 
 @config_app.command("show")
@@ -442,33 +437,6 @@ def _parse_settings(settings: list[str] | None) -> dict[str, object]:
     return pairs
 
 
-def print_manifest(manifest: Manifest, to: Console) -> None:
-    """What one joins, and what of oneself becomes public for good."""
-    rules, about = manifest.rules, manifest.about
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column()
-    facts.add_column()
-    for name, text in (
-        ("swarm", printable(about.name, 80)),
-        ("", printable(about.description, 400)),
-        ("id", manifest.swarm_id),
-        ("tasks", ", ".join(task.name for task in rules.tasks)),
-        (
-            "limits",
-            f"{rules.max_new_tokens} new tokens and {rules.max_answer_bytes} bytes an answer, "
-            f"{rules.max_answers} answers a rollout, kept for {rules.lifetime_s} s",
-        ),
-        ("bootstrap", f"{len(manifest.bootstrap.peers)} addresses"),
-        (
-            "public",
-            "for good: the questions' addresses and the answers that this node shares, its peer "
-            "id, its IP address, the model's name, and when it is active",
-        ),
-    ):
-        facts.add_row(Text(name, style="dim"), Text(text))
-    to.print(facts)
-
-
 def stop_on_signal(stop_asked: threading.Event) -> None:
     """The first SIGTERM or SIGINT asks for a stop, a second one ends the process at once."""
 
@@ -486,7 +454,7 @@ def main() -> NoReturn:
     """Runs the command line; the user's mistakes become one clear line instead of a traceback."""
     try:
         app()
-    except (ConfigError, ManifestError, HomeError, IdentityError) as error:
+    except (ConfigError, ManifestError, HomeError, IdentityError, DownloadError) as error:
         _end(error, EXIT_USAGE)
     except VerifierBroken as error:
         _end(error, EXIT_BROKEN)
@@ -496,5 +464,7 @@ def main() -> NoReturn:
 
 
 def _end(error: Exception, status: int) -> NoReturn:
-    _errors.print(f"[bold red]sapo:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    lines = str(error).splitlines()[:MAX_ERROR_LINES]
+    text = escape("\n".join(printable(line, MAX_ERROR_CHARS) for line in lines))
+    _errors.print(f"[bold red]sapo:[/] {text}", highlight=False, soft_wrap=True)
     sys.exit(status)

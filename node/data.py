@@ -74,12 +74,12 @@ def download_from_hub(file: TableFile) -> Path:
 
 
 def find_data(
-    manifest: Manifest, home: Path, beside: Path, download: Download = download_from_hub
+    manifest: Manifest, home: Path, beside: Path | None, download: Download = download_from_hub
 ) -> dict[str, Path]:
     """Task name -> its file, of each task that is made from one. Every hash has been checked.
 
     Args:
-        beside: the directory of the swarm file.
+        beside: the directory of the swarm file; None: it came from a URL.
 
     Raises:
         ConfigError: a file is missing, is not the one that the manifest pins, or cannot be read.
@@ -117,7 +117,7 @@ def keep_data(data: dict[str, Path], manifest: Manifest, home: Path) -> None:
                 raise _unreadable(file, error) from None
 
 
-def _find(file: TableFile, home: Path, beside: Path, download: Download) -> Path:
+def _find(file: TableFile, home: Path, beside: Path | None, download: Download) -> Path:
     kept = home / DATA_DIR / file.sha256
     if kept.is_file():
         try:
@@ -127,6 +127,11 @@ def _find(file: TableFile, home: Path, beside: Path, download: Download) -> Path
             logger.error("%s is damaged (%s): looking elsewhere", kept, error)
     if file.repo:
         place = download(file)
+    elif beside is None:
+        raise ConfigError(
+            f"{file.name}: the swarm's tasks need this file, and with a URL only files of the hub "
+            "are fetched; download it and the swarm file into one directory and join from there"
+        )
     elif not (place := beside / file.name).is_file():
         where = "and join the swarm again" if beside == home else "and put it there"
         raise ConfigError(

@@ -126,8 +126,8 @@ def _value(value: object) -> str:
 
 
 def _write_manifest(source: Path, target: Path, peers: Sequence[str]) -> Path:
-    """The swarm file `source` with other bootstrap peers."""
-    text = re.sub(r"(?ms)^\[bootstrap\].*?(?=^\[|\Z)", "", source.read_text())
+    """The swarm file `source` with other bootstrap peers, and without the signature of its own."""
+    text = re.sub(r"(?ms)^\[(?:bootstrap|signature)\].*?(?=^\[|\Z)", "", source.read_text())
     listed = "".join(f"    {json.dumps(peer)},\n" for peer in peers)
     target.write_text(f"{text.rstrip()}\n\n[bootstrap]\npeers = [\n{listed}]\n")
     made = load_manifest(target)

@@ -1,7 +1,7 @@
-"""Digests written into a swarm file: its text is edited, so comments and layout stay.
+"""Digests and signatures written into a swarm file: its text is edited, comments and layout stay.
 
-A line is taken for a digest only if the parser agrees: the file with the new line must mean what it
-meant before, but for that one value.
+A line is taken for one of them only if the parser agrees: the file with the new line must mean what
+it meant before, but for that one value.
 """
 
 import re
@@ -11,11 +11,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from swarm.disk import write_durably
-from swarm.manifest import ManifestError
+from swarm.manifest import ManifestError, Signature
 
 _HEADER = re.compile(r"\s*\[\[\s*rules\s*\.\s*tasks\s*\]\]")
 _KEY = re.compile(r"\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')\s*=")
+_SIGNATURE_HEADER = re.compile(r"\s*\[\s*signature\s*\]")
+_VERSION = re.compile(r"^([ \t]*version[ \t]*=[ \t]*)[0-9_]+", re.MULTILINE)
+_VALUE = re.compile(r"^([ \t]*value[ \t]*=[ \t]*)(?:\"[^\"\n]*\"|'[^'\n]*')", re.MULTILINE)
 _DIGEST = re.compile(r"(\s*digest\s*=\s*)(?:\"[^\"\n]*\"|'[^'\n]*')")
 
 
@@ -50,6 +55,34 @@ def with_digests(text: str, digests: Mapping[str, str]) -> str | None:
         if task["name"] in digests:
             task["digest"] = digests[task["name"]]
     return edited if _parsed(edited) == wanted else None
+
+
+def with_signature(text: str, signature: Signature) -> str | None:
+    """The text of a swarm file with this [signature] instead of the one that it has, or at its end;
+    None where no line can be shown to be right."""
+    wanted = tomllib.loads(text) | {"signature": msgspec.to_builtins(signature)}
+    fitting = (edited for edited in _signed(text, signature) if _parsed(edited) == wanted)
+    return next(fitting, None)
+
+
+def _signed(text: str, signature: Signature) -> Iterator[str]:
+    """The text with each table replaced that may be the signature; then with one added."""
+    lines = text.splitlines(keepends=True)
+    for start, line in enumerate(lines):
+        if _SIGNATURE_HEADER.match(line):
+            rest = "".join(lines[start + 1 :])
+            rest = _VERSION.sub(rf"\g<1>{signature.version}", rest, count=1)
+            rest = _VALUE.sub(rf'\g<1>"{signature.value}"', rest, count=1)
+            yield "".join(lines[: start + 1]) + rest
+    end = "\r\n" if "\r\n" in text else "\n"
+    table = [
+        "",
+        "[signature]",
+        f"version = {signature.version}",
+        f'value = "{signature.value}"',
+        "",
+    ]
+    yield text.rstrip("\r\n") + end + end.join(table)
 
 
 def _section_with_digest(section: str, digests: Mapping[str, str]) -> str:

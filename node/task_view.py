@@ -135,15 +135,20 @@ def print_report(report: TaskReport, console: Console) -> None:
     head = Text(spec.name, style="bold")
     head.append(f"  {_dataset(spec)} {printable(spec.version, 20)}", style="dim")
     console.print(head)
+    print_findings([*report.findings, *_digest_finding(report)], console)
+    console.print()
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """A line per check."""
     table = Table.grid(padding=(0, 1))
     table.add_column(width=3, justify="right")
     table.add_column(style="dim", width=15)
     table.add_column(overflow="fold")
-    for finding in (*report.findings, *_digest_finding(report)):
+    for finding in findings:
         style = "" if finding.outcome is Outcome.HOLDS else "bold"
         table.add_row(_MARKS[finding.outcome], finding.check, Text(finding.text, style=style))
     console.print(table)
-    console.print()
 
 
 def _digest_finding(report: TaskReport) -> list[Finding]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.join import join_swarm
+from node.join import join_swarm, read_swarm_file
 from node.report import NodeUnreachable, fetch_snapshot
 from rewards.tasks import TaskFacts, TaskSpec
 from rewards.verifier import Verifier
@@ -149,7 +149,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
     swarm_file = make_swarm(tmp_path)
     homes = [tmp_path / "a", tmp_path / "b"]
     for home in homes:
-        join_swarm(swarm_file, home)
+        join_swarm(read_swarm_file(str(swarm_file)), home)
     first = Node(homes[0], 1)
     second = Node(homes[1], 2, first.address())
     yield first, second

@@ -7,7 +7,8 @@ import pytest
 from node.config import load_config
 from node.data import find_data
 from node.demo_home import Place, as_toml, free_ports, lay_out
-from swarm.manifest import load_manifest
+from swarm.identity import Identity
+from swarm.manifest import load_manifest, parse_manifest
 
 EASY = Path(__file__).parents[2] / "configs" / "swarms" / "easy.toml"
 
@@ -101,3 +102,15 @@ def test_free_ports_differ_and_can_be_listened_on() -> None:
     assert len(set(ports)) == 8
     with socket.socket() as one:
         one.bind(("127.0.0.1", ports[0]))
+
+
+def test_the_swarm_of_an_owner_is_tried_without_the_signature(tmp_path: Path) -> None:
+    owner = Identity(bytes(range(32)))
+    text = EASY.read_text().replace("[rules]", f'[rules]\nowner = "{owner.node_id}"')
+    value = owner.sign(parse_manifest(text.encode(), "test").signed_bytes(1)).hex()
+    source = tmp_path / "given.toml"
+    source.write_text(f'{text}\n[signature]\nversion = 1\nvalue = "{value}"\n')
+    laid_out(tmp_path / "demo", source)
+    made = load_manifest(tmp_path / "demo" / "swarm.toml")
+    assert made.swarm_id == load_manifest(source).swarm_id
+    assert made.signature is None and len(made.bootstrap.peers) == 3

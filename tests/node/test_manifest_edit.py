@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from node.manifest_edit import with_digests, write_digests
-from swarm.manifest import ManifestError, load_manifest
+from node.manifest_edit import with_digests, with_signature, write_digests
+from swarm.manifest import ManifestError, Signature, load_manifest
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "swarms").glob("*.toml"))
 NEW = "ab" * 32
@@ -93,3 +93,50 @@ def test_a_link_is_followed_not_replaced(tmp_path: Path) -> None:
     link.symlink_to(real)
     write_digests(link, {"one": NEW})
     assert link.is_symlink() and load_manifest(real).rules.tasks[0].digest == NEW
+
+
+SIGNED = Signature(3, "cd" * 64)
+TABLE = f'[signature]\nversion = 3\nvalue = "{SIGNED.value}"\n'
+ABOUT = '[about]\nname = "n"\n'
+
+
+def test_a_signature_is_added_at_the_end() -> None:
+    text = ABOUT + RULES + TASK
+    assert with_signature(text, SIGNED) == f"{text}\n{TABLE}"
+    assert with_signature(text.rstrip("\n"), SIGNED) == f"{text}\n{TABLE}"
+    dos = text.replace("\n", "\r\n")
+    assert with_signature(dos, SIGNED) == f"{dos}\r\n" + TABLE.replace("\n", "\r\n")
+
+
+def test_of_a_signature_that_is_there_only_its_values_change() -> None:
+    text = f"""
+[ signature ]  # made by the owner
+  # both are written by a command
+  version = 1_0   # rises
+  value = '{"0" * 128}'  # of ed25519
+[about]
+version = 1
+value = "x"
+{RULES}{TASK}"""
+    edited = with_signature(text, SIGNED)
+    expected = text.replace("1_0", "3").replace(f"'{'0' * 128}'", f'"{SIGNED.value}"')
+    assert edited == expected
+
+
+def test_a_signature_in_a_text_is_none() -> None:
+    text = ABOUT + 'description = """\n[signature]\nversion = 1\nvalue = ""\n"""\n' + RULES + TASK
+    assert with_signature(text, SIGNED) == f"{text}\n{TABLE}"
+    both = f"{text}\n[signature]\nversion = 1\nvalue = ''\n"
+    assert with_signature(both, SIGNED) == f"{text}\n{TABLE}"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "signature = {version = 1, value = ''}\n",
+        "signature.version = 1\nsignature.value = ''\n",
+        "[signature]\n'version' = 1\nvalue = ''\n",
+    ],
+)
+def test_a_signature_in_another_layout_is_left_to_its_owner(odd: str) -> None:
+    assert with_signature(odd + ABOUT + RULES + TASK, SIGNED) is None
