@@ -1,9 +1,13 @@
 """Documents that promise completeness are complete."""
 
+import json
 import re
 from pathlib import Path
 
+import msgspec
+
 from node.status import ForeignFate
+from swarm.manifest import Rules
 from swarm.refusal import Charge, Refusal
 
 ROOT = Path(__file__).parents[1]
@@ -34,3 +38,11 @@ def test_the_table_says_who_pays() -> None:
     for refusal in Refusal:
         expected = words.get(refusal.charge, "nobody")
         assert re.fullmatch(expected, rows()[refusal.value]), refusal
+
+
+def test_the_protocol_names_every_rule_that_has_a_default() -> None:
+    """Another client that misses one computes other ids."""
+    (row,) = re.findall(r"^\| rules \| (.*) \|$", (ROOT / "docs/PROTOCOL.md").read_text(), re.M)
+    written = {name: json.loads(value) for name, value in re.findall(r"`(\w+)`: (\S+)", row)}
+    fields = msgspec.structs.fields(Rules)
+    assert written == {field.name: field.default for field in fields if not field.required}
