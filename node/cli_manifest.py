@@ -60,12 +60,15 @@ def new(
     """Write a swarm file to start from: complete, with comments."""
     made = new_manifest(file, name, source, owner)
     _say(f"wrote {file}: the swarm {made.swarm_id}")
+    if load_manifest(find_manifest(source), verify=False).swarm_id == made.swarm_id:
+        _say(
+            f"that is the swarm of {source}, until you change its tasks or limits, or name an owner"
+        )
     if beside := files_beside(made):
         directory = find_manifest(source).parent
         _say(f"its tasks need these files beside it, from {directory}: {', '.join(beside)}")
     if owner is not None:
-        _say(f"{owner} is the owner's key: whoever has it speaks for the swarm; without it nothing")
-        _say("can be signed. Keep a copy elsewhere, and show it to nobody")
+        _say(f"{owner} is the owner's key: who has it speaks for the swarm; keep a copy")
         _say(f"next: fill in [about] and [bootstrap], then sapo manifest sign {file} --key {owner}")
     else:
         _say(f"next: fill in [about] and [bootstrap], then sapo manifest check {file}")

@@ -55,7 +55,7 @@ def print_manifest(manifest: Manifest, to: Console) -> None:
             f"{rules.max_new_tokens} new tokens and {rules.max_answer_bytes} bytes an answer, "
             f"{rules.max_answers} answers a rollout, kept for {rules.lifetime_s} s",
         ),
-        ("bootstrap", f"{len(manifest.bootstrap.peers)} addresses"),
+        ("bootstrap", f"addresses: {len(manifest.bootstrap.peers)}"),
         (
             "public",
             "for good: the questions' addresses and the answers that this node shares, its peer "

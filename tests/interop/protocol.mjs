@@ -202,7 +202,7 @@ export class Receiver {
 
 // ---- rules
 
-const RULES = { max_answers: 32, lifetime_s: 3600, epoch_s: 3600 }
+const RULES = { max_answers: 32, lifetime_s: 3600, epoch_s: 3600, owner: '', shards: 1 }
 const TASK = { params: {}, answer_format: 'last_line', system: '', examples: [], digest: '' }
 
 export function swarmIdOf (rules) {

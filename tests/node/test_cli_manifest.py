@@ -65,7 +65,7 @@ def test_what_one_joins_and_what_becomes_public_is_shown(sapo: Sapo) -> None:
         "tasks school_arithmetic, school_math, school_programs",
         "files 3 of rows",
         "512 new tokens and 4096 bytes an answer",
-        "bootstrap 0 addresses",
+        "bootstrap addresses: 0",
         "public for good: the questions' addresses and the answers that this node shares, its "
         "peer id, its IP address, the model's name, and when it is active",
     ):
@@ -105,6 +105,12 @@ def test_show_as_json_is_all_of_it(sapo: Sapo) -> None:
 def test_new_names_the_files_that_are_needed_beside_it(sapo: Sapo) -> None:
     _, out, _ = sapo("manifest", "new", "s.toml", "--name", "Ours", "--from", "school")
     assert "school-arithmetic.jsonl, school-math.jsonl, school-programs.jsonl" in out
+
+
+def test_new_says_when_it_is_no_swarm_of_its_own(sapo: Sapo) -> None:
+    _, same, _ = sapo("manifest", "new", "1.toml", "--name", "Ours", "--from", "paper")
+    _, other, _ = sapo("manifest", "new", "2.toml", "--name", "Ours", "--owner", "o.key")
+    assert "that is the swarm of paper, until" in same and "that is the swarm of" not in other
 
 
 @pytest.mark.parametrize(
