@@ -211,6 +211,12 @@ export function swarmIdOf (rules) {
   return sha256('sapo-rules-1\n' + canonical(kept)).toString('hex')
 }
 
+/** What a swarm's owner signs of its file. */
+export function manifestBytes (about, bootstrap, swarmId, version) {
+  const signed = { about: without(about, { description: '' }), bootstrap: without(bootstrap, { peers: [] }), swarm_id: swarmId, version }
+  return Buffer.from('sapo-manifest-1\n' + canonical(signed))
+}
+
 function without (map, defaults) {
   return Object.fromEntries(Object.entries(map).filter(([key, value]) => !(key in defaults) || canonical(value) !== canonical(defaults[key])))
 }

@@ -21,6 +21,14 @@ for (const [number, written] of vectors.canonical_json.floats) same(sapo.canonic
 same(sapo.canonical({ b: 'é"\\\n\0/', a: [true, 1] }), vectors.canonical_json.text)
 same(sapo.sha256('sapo-rules-1\n' + vectors.manifest.canonical_rules).toString('hex'), vectors.manifest.swarm_id)
 
+for (const one of vectors.signed_manifests) {
+  const signed = sapo.manifestBytes(one.about, one.bootstrap, one.swarm_id, one.version)
+  same(sapo.sha256('sapo-rules-1\n' + one.canonical_rules).toString('hex'), one.swarm_id)
+  same(signed.toString('hex'), one.signed_bytes)
+  same(sapo.isSignedBy(one.owner, signed, bytes(one.signature)), true)
+  same(sapo.isSignedBy(one.owner, sapo.manifestBytes(one.about, one.bootstrap, one.swarm_id, one.version + 2), bytes(one.signature)), false)
+}
+
 for (const one of vectors.held_out) {
   same(sapo.normalise(one.text), one.normalised)
   same(sapo.isHeldOut(one.text), one.held_out, one.text)

@@ -43,6 +43,13 @@ def test_identities_verify() -> None:
         assert not is_signed_by(one["node_id"], message + b"!", signature)
 
 
+def test_signed_manifests_verify() -> None:
+    for one in VECTORS["signed_manifests"]:
+        message, signature = bytes.fromhex(one["signed_bytes"]), bytes.fromhex(one["signature"])
+        assert is_signed_by(one["owner"], message, signature)
+        assert one["swarm_id"] in message.decode() and one["owner"] in one["canonical_rules"]
+
+
 def hear(record: bytes) -> object:
     manifest = load_manifest(HERE / VECTORS["manifest"]["file"])
     now: float = VECTORS["now"]

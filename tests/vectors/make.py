@@ -19,7 +19,7 @@ from nacl.signing import SigningKey
 from rewards.question import Answer, Question, is_held_out, normalise
 from swarm.fetch import encode_reply, encode_request
 from swarm.identity import Identity
-from swarm.manifest import Rules, _without_defaults, load_manifest
+from swarm.manifest import About, Bootstrap, Manifest, Rules, _without_defaults, load_manifest
 from swarm.refusal import Refusal
 from swarm.rollout import Announcement, Entry, Rollout
 from swarm.wire import ANNOUNCEMENT_MAGIC, ROLLOUT_MAGIC, rollout_hash, seal
@@ -34,6 +34,12 @@ AUTHOR, SOMEBODY = (Identity(hashlib.sha256(name).digest()) for name in (b"autho
 FLOATS = (0.5, 1.0, -0.0, 0.1, 1e-5, 1e-7, 123456.789, 1e15, 1e16, 1.5e300)
 TEXTS = ("  What is\t3 + 4?\n", "WHAT IS 3 + 4?", "Straße", "Who is 21?", "Who is 22?")
 GENERATED = (f"Say {number}." for number in range(40))
+
+SIGNED = (
+    (About("test"), Bootstrap(), 1),
+    (About('é"\\', "two\nlines\x7f"), Bootstrap(("/ip4/203.0.113.7/tcp/1/p2p/12D3",) * 2), 2**53),
+)
+"""[about], [bootstrap], version."""
 
 _encode = msgspec.msgpack.Encoder().encode
 Tree = dict[str, Any]
@@ -56,6 +62,7 @@ def make() -> Tree:
             "canonical_rules": _canonical_rules(manifest.rules),
             "swarm_id": manifest.swarm_id,
         },
+        "signed_manifests": [_signed_manifest(*one) for one in SIGNED],
         "held_out": [_held_out(text) for text in (*TEXTS, *GENERATED)],
         "rollout": _rollout(),
         "announcement": _announcement(),
@@ -129,6 +136,23 @@ def _canonical_rules(rules: Rules) -> str:
     tree = _without_defaults(rules)
     tree["tasks"] = [_without_defaults(task) for task in rules.tasks]
     return msgspec.json.encode(tree, order="sorted").decode()
+
+
+def _signed_manifest(about: About, bootstrap: Bootstrap, version: int) -> Tree:
+    """By the author, of a swarm that has it for its owner, and more shards than one."""
+    rules = msgspec.structs.replace(load_manifest(MANIFEST).rules, owner=AUTHOR.node_id, shards=4)
+    manifest = Manifest(about, rules, bootstrap)
+    signed = manifest.signed_bytes(version)
+    return {
+        "canonical_rules": _canonical_rules(rules),
+        "swarm_id": manifest.swarm_id,
+        "owner": AUTHOR.node_id,
+        "about": msgspec.to_builtins(about),
+        "bootstrap": msgspec.to_builtins(bootstrap),
+        "version": version,
+        "signed_bytes": signed.hex(),
+        "signature": AUTHOR.sign(signed).hex(),
+    }
 
 
 def _held_out(text: str) -> Tree:
