@@ -9,6 +9,7 @@ Not covered: who an owner is; whether a newer version of the file exists somewhe
 """
 
 import hashlib
+import math
 import re
 from pathlib import Path
 
@@ -269,6 +270,9 @@ def _task_problem(task: TaskSpec) -> str | None:
     for name in ("kind", "dataset", "version"):
         if len(getattr(task, name)) > MAX_NAME_CHARS:
             return f"task {task.name!r}: its {name} is longer than {MAX_NAME_CHARS} characters"
+    for name, value in task.params.items():
+        if not all(math.isfinite(x) for x in _flat(value) if isinstance(x, float)):  # JSON has none
+            return f"task {task.name!r}: params.{name[:80]} is not finite; write a number"
     if len(task.examples) > MAX_EXAMPLES:
         return f"task {task.name!r}: {len(task.examples)} examples, at most {MAX_EXAMPLES}"
     texts = [task.system, *(text for one in task.examples for text in (one.question, one.answer))]
@@ -285,6 +289,10 @@ def _task_problem(task: TaskSpec) -> str | None:
         except TableError as error:
             return f"task {task.name!r}: {error}"
     return None
+
+
+def _flat(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _bootstrap_problem(bootstrap: Bootstrap) -> str | None:

@@ -70,6 +70,8 @@ def test_the_id_does_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
         ('name = "sums"', 'name = "Sums!"', "task name"),
         ("[rules]", "[rules", "swarm.toml"),
         ("min_terms = 2", "min_terms = {a = 1}", "params"),
+        ("min_terms = 2", "min_terms = nan", "params.min_terms is not finite"),
+        ("min_terms = 2", "min_terms = [1.0, -inf]", "params.min_terms is not finite"),
     ],
 )
 def test_a_wrong_manifest_is_refused_and_says_where(
