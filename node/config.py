@@ -220,6 +220,19 @@ class SwarmConfig(_Section):
     """Signed rollouts kept on disk, own and foreign."""
     announcements_mib: int = Field(default=16, ge=1)
     """Announcements kept on disk until they expire: what peers that were away are told."""
+    announcements_per_s: float = Field(default=100.0, ge=1)
+    """Taken from one peer, its own and others' that it passes on; 20 s' worth at once."""
+    author_announcements_per_s: float = Field(default=2.0, gt=0)
+    """Taken of one author, whoever brings them; a minute's worth at once."""
+    fetches_per_s: float = Field(default=4.0, gt=0)
+    """Requests for rollouts that one peer may make; 10 s' worth at once."""
+    catalogue_per_s: float = Field(default=2.0, gt=0)
+    """Requests for what it missed that one peer may make; a minute's worth at once, which is more
+    than a node needs that knows nothing."""
+    peer_questions_per_s: float = Field(default=0.2, gt=0)
+    """Requests for addresses that one peer may make; 50 s' worth at once."""
+    served_mib_per_s: float = Field(default=2.0, gt=0)
+    """Sent to one peer in reply to its requests; 16 s' worth at once."""
     stay: bool = False
     """After the last of `rounds` the node goes on serving its peers until it is stopped."""
 

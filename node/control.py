@@ -33,14 +33,21 @@ from node.history import History
 from node.home import keep_seed, open_home
 from node.pipe import HeldOutDone, RoundDone
 from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
-from node.status import ForeignFate, PeerStatus, PoolStatus, RoundReport, Snapshot
+from node.status import (
+    CatchUpStatus,
+    ForeignFate,
+    PeerStatus,
+    PoolStatus,
+    RoundReport,
+    Snapshot,
+)
 from node.supervisor import LearnerEnd, Supervisor
 from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from node.threads import OneAtATime, in_thread
 from rewards.verifier import Verifier
 from swarm import catalogue
 from swarm.announcements import Announcements
-from swarm.catch_up import CatchUp
+from swarm.catch_up import CatchUp, CatchUpStats
 from swarm.database import DatabaseTooNew, Offload, open_database
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
 from swarm.judge import VerifierJudge
@@ -48,6 +55,7 @@ from swarm.ledger import Ledger, PeerRecord
 from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.libp2p_fixes import WrongLibp2p
 from swarm.libp2p_host import ListenError
+from swarm.limits import PeerLimits, make_rates
 from swarm.manifest import Manifest, Rules, load_manifest
 from swarm.network_options import NetworkOptions
 from swarm.peer_book import WrongAddress
@@ -131,6 +139,7 @@ async def open_control(
         store = await stack.enter_async_context(
             open_store(config, manifest.rules, home, identity.node_id)
         )
+        limits = peer_limits(config.swarm)
         gossip = await stack.enter_async_context(
             open_libp2p(
                 identity,
@@ -142,6 +151,7 @@ async def open_control(
                 max_peers=config.swarm.max_peers,
                 options=network_options(config.swarm),
                 answer_catalogue=store.answer_catalogue,
+                peer_limits=limits,
             )
         )
         sequences = Sequences(home / SEQUENCE_FILE)
@@ -155,7 +165,23 @@ async def open_control(
             store.offload,
             kept=store.announcements,
         )
-        yield Control(config, manifest, verifier, store, publisher, gossip, listener, learner)
+        yield Control(
+            config, manifest, verifier, store, publisher, gossip, limits, listener, learner
+        )
+
+
+def peer_limits(config: SwarmConfig) -> PeerLimits:
+    """What the settings say about how much a peer may do."""
+    return PeerLimits(
+        make_rates(
+            config.announcements_per_s,
+            config.author_announcements_per_s,
+            config.fetches_per_s,
+            config.catalogue_per_s,
+            config.peer_questions_per_s,
+            config.served_mib_per_s,
+        )
+    )
 
 
 def network_options(config: SwarmConfig) -> NetworkOptions:
@@ -208,6 +234,7 @@ class Control:
         store: Store,
         publisher: Publisher,
         gossip: Libp2pGossip,
+        limits: PeerLimits,
         listener: socket.socket,
         learner: tuple[str, ...] | None,
     ) -> None:
@@ -240,6 +267,7 @@ class Control:
             store.ledger,
             store.offload,
             kept=store.announcements,
+            peer_limits=limits,
         )
         self._catch_up = CatchUp(gossip, store.announcements, self._intake.hear, store.offload)
         self._answerer = Answerer(
@@ -329,6 +357,8 @@ class Control:
         measured, pool, ledger = self._measured, self._store.pool, self._store.ledger
         while True:
             counts, stats = await self._store.offload(pool.counts), self._intake.stats()
+            kept = await self._store.offload(self._store.announcements.counts)
+            measured.catch_up = _catch_up_status(self._catch_up.stats())
             measured.pool = PoolStatus(
                 fresh=counts.fresh,
                 used=counts.used,
@@ -337,6 +367,7 @@ class Control:
                 offers=stats.offers,
                 announced_to_pool_s=stats.announced_to_pool_s,
                 fetched_bytes=stats.fetched_bytes,
+                announcements=kept.num,
             )
             measured.peers = tuple(map(_peer_status, ledger.peers()))
             measured.refused = ledger.refused_totals()
@@ -386,6 +417,17 @@ class Control:
             logger.error("the learner cannot go on: %s", end.failure)
         elif end.was_killed:
             logger.error("the learner was killed; the last checkpoint stands")
+
+
+def _catch_up_status(stats: CatchUpStats) -> CatchUpStatus:
+    return CatchUpStatus(
+        times=stats.num_runs,
+        announcements=stats.num_announcements,
+        refused=stats.num_refused,
+        peers=stats.num_answered,
+        peers_left=stats.num_left,
+        num_bytes=stats.num_bytes,
+    )
 
 
 def _peer_status(record: PeerRecord) -> PeerStatus:

@@ -15,6 +15,7 @@ from swarm.gossip import Gossip
 from swarm.intake import Intake, IntakeLimits
 from swarm.judge import Judge
 from swarm.ledger import Ledger
+from swarm.limits import PeerLimits
 from swarm.manifest import Manifest
 from swarm.pool import Pool
 from swarm.wanted import Wanted
@@ -38,6 +39,7 @@ def make_intake(
     clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
     kept: Announcements | None = None,
+    peer_limits: PeerLimits | None = None,
 ) -> Intake:
     """Fetches what the node's strategy wants before its first round, so that this finds a pool.
     Which tasks it judges, it must be told, and later what else is wanted.
@@ -46,6 +48,7 @@ def make_intake(
         clock: Unix seconds.
         kept: where announcements are kept over restarts; None keeps none, and asks nobody for
             rollouts but author and carrier: peers that never leave need neither.
+        peer_limits: how often an author may announce; None is no limit.
     """
     limits = IntakeLimits() if kept is None else IN_A_SWARM
     want = make_strategy(config).want((), Experience())
@@ -62,6 +65,7 @@ def make_intake(
         clock=clock,
         rng=rng,
         kept=kept,
+        peer_limits=peer_limits,
     )
 
 

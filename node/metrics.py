@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from node.status import ForeignFate, HeldOutStatus, RoundReport, Snapshot, Stage
+from swarm.limits import Kind
 
 __all__ = ["METRICS", "METRICS_TYPE", "Row", "metrics_text"]
 
@@ -471,6 +472,67 @@ METRICS: tuple[Row, ...] = (
         "counter",
         "Connections closed because of a limit: in total, of one address or subnet, or at once.",
         _one(lambda snapshot: snapshot.connections_refused),
+    ),
+    Row(
+        "sapo_messages_unsent_total",
+        "counter",
+        "Messages that the full queue of a slow peer did not take.",
+        _one(lambda snapshot: snapshot.messages_unsent),
+    ),
+    Row(
+        "sapo_limited_total",
+        "counter",
+        "Times that peers met a limit of what one peer may do, by kind.",
+        _by_label(lambda snapshot: {kind: snapshot.limited.get(kind, 0) for kind in Kind}),
+        ("kind",),
+    ),
+    Row(
+        "sapo_announcements_kept",
+        "gauge",
+        "Announcements kept on disk for peers that were away.",
+        _one(lambda snapshot: snapshot.pool.announcements),
+    ),
+    Row(
+        "sapo_announcements_told_total",
+        "counter",
+        "Announcements told to peers that had missed them.",
+        _one(lambda snapshot: snapshot.announcements_told),
+    ),
+    Row(
+        "sapo_catch_ups_total",
+        "counter",
+        "Times that peers were asked what this node missed.",
+        _one(lambda snapshot: snapshot.catch_up.times),
+    ),
+    Row(
+        "sapo_catch_up_announcements_total",
+        "counter",
+        "Missed announcements that peers told, by whether they were taken.",
+        _by_label(
+            lambda snapshot: {
+                "taken": snapshot.catch_up.announcements,
+                "refused": snapshot.catch_up.refused,
+            }
+        ),
+        ("fate",),
+    ),
+    Row(
+        "sapo_catch_up_peers_total",
+        "counter",
+        "Peers asked what was missed, by whether they answered to the end.",
+        _by_label(
+            lambda snapshot: {
+                "answered": snapshot.catch_up.peers,
+                "left": snapshot.catch_up.peers_left,
+            }
+        ),
+        ("outcome",),
+    ),
+    Row(
+        "sapo_catch_up_bytes_total",
+        "counter",
+        "Bytes of requests and replies about what was missed.",
+        _one(lambda snapshot: snapshot.catch_up.num_bytes),
     ),
     Row(
         "sapo_control_cpu_seconds_total",

@@ -220,6 +220,16 @@ def _figures(snapshot: Snapshot) -> Table:
         add("dropped", f"{snapshot.announcements_dropped:,} announcements", is_unusual=True)
     if snapshot.connections_refused:
         add("closed", f"{snapshot.connections_refused:,} connections beyond a limit")
+    if snapshot.messages_unsent:
+        add("unsent", f"{snapshot.messages_unsent:,} messages", is_unusual=True)
+    if limited := _reasons(snapshot.limited):
+        add("limited", limited)
+    if (caught := snapshot.catch_up).times:
+        add(
+            "caught up",
+            f"{caught.announcements:,} announcements from {caught.peers:,} peers in "
+            f"{caught.times:,} times, {size(caught.num_bytes)}",
+        )
     parts = (f"{printable(part)} {mib:,.0f} MiB" for part, mib in snapshot.memory_mib.items())
     add("memory", ", ".join(parts) or "unknown")
     if isolation := snapshot.isolation:

@@ -10,6 +10,7 @@ import msgspec
 
 from node.memory import memory_by_part
 from node.status import (
+    CatchUpStatus,
     HeldOutStatus,
     LearnerStatus,
     PeerStatus,
@@ -68,6 +69,7 @@ class Measured:
     memory_mib: dict[str, float] = field(default_factory=dict)
     lag_s: float = 0.0
     """The longest hold-up of the loop within the last minute."""
+    catch_up: CatchUpStatus = field(default_factory=CatchUpStatus)
     suspicion: str = ""
     """Why the node suspects its own verifier, or nothing."""
     tasks: tuple[str, ...] = ()
@@ -118,6 +120,10 @@ def make_snapshot(
         announcements_sent=traffic.announcements_sent,
         announcements_received=traffic.announcements_received,
         announcements_dropped=traffic.announcements_dropped,
+        announcements_told=traffic.announcements_served,
+        messages_unsent=traffic.messages_unsent,
+        limited={str(kind): num for kind, num in traffic.limited.items()},
+        catch_up=measured.catch_up,
         connections_refused=traffic.connections_refused,
         control_cpu_s=round(time.process_time(), 2),
         memory_mib=measured.memory_mib,
@@ -193,6 +199,10 @@ def find_warnings(
         warnings.append(
             f"{traffic.announcements_dropped} announcements were dropped: they come faster than "
             "they are read"
+        )
+    if traffic.messages_unsent:
+        warnings.append(
+            f"{traffic.messages_unsent} messages were not sent: a peer is too slow, or this node"
         )
     if measured.lag_s > LAG_S:
         warnings.append(f"the control process lags: it was held up for {measured.lag_s:.1f} s")

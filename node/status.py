@@ -229,6 +229,25 @@ class PoolStatus(msgspec.Struct, frozen=True):
     """Median seconds from first sight of an announcement to the pool, of the last 256."""
     fetched_bytes: int = 0
     """Of admitted and refused rollouts, since the start of the process."""
+    announcements: int = 0
+    """Kept on disk for peers that were away."""
+
+
+class CatchUpStatus(msgspec.Struct, frozen=True):
+    """What this node asked its peers for because it had missed it, since its start."""
+
+    times: int = 0
+    """That peers were asked."""
+    announcements: int = 0
+    """Taken."""
+    refused: int = 0
+    """Announcements that were told and not taken."""
+    peers: int = 0
+    """Asked to the end, over all times."""
+    peers_left: int = 0
+    """That did not answer, or told what was of no use."""
+    num_bytes: int = 0
+    """Of requests and replies."""
 
 
 class LearnerStatus(msgspec.Struct, frozen=True):
@@ -283,6 +302,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     announcements_sent: int = 0
     announcements_received: int = 0
     announcements_dropped: int = 0
+    announcements_told: int = 0
+    """To peers that had missed them."""
+    messages_unsent: int = 0
+    """Own and others', that the full queue of a slow peer did not take."""
+    limited: dict[str, int] = {}
+    """How often peers met a limit, by kind."""
+    catch_up: CatchUpStatus = CatchUpStatus()
     connections_refused: int = 0
     """Closed because of a limit on connections."""
     control_cpu_s: float = 0.0

@@ -8,7 +8,7 @@ identity.py   ed25519 key, node id, sequences that never repeat
 gossip.py     the seam between nodes: announce, fetch
   memory_gossip.py  many nodes in one process, with delay, loss and partitions
   libp2p.py         the real one; libp2p_host.py, libp2p_fixes.py, dialer.py, peer_book.py
-  inbox.py, fetch.py, catalogue.py  what both share
+  inbox.py, fetch.py, catalogue.py, limits.py  what both share
 intake.py     announced, wanted, fetched, admitted, pooled: the life of a foreign rollout
   wanted.py            what the node has a use for, and in which order it is drawn
   hearing.py, offers.py, heard.py  what was announced

@@ -18,6 +18,7 @@ from swarm.claims import Claims
 from swarm.gossip import Received
 from swarm.heard import Heard
 from swarm.judge import Judge
+from swarm.limits import Kind, PeerLimits
 from swarm.manifest import Rules
 from swarm.offers import Offer
 from swarm.protocol import CLOCK_TOLERANCE_S, MAX_ROLLOUT_BYTES
@@ -74,12 +75,14 @@ class Admission:
         wants: Callable[[Entry], bool],
         clock: Callable[[], float] = time.time,
         budget: Budget | None = None,
+        limits: PeerLimits | None = None,
     ) -> None:
         """
         Args:
             wants: whether a rollout with these claims could be of use.
             budget: of the verifier's time; None makes one with default limits.
             clock: Unix seconds.
+            limits: how often an author may announce; None is no limit.
         """
         self.judged_tasks: Collection[str] = frozenset()
         """Tasks whose digest here is the manifest's."""
@@ -93,6 +96,7 @@ class Admission:
         self._find_known = find_known
         self._wants = wants
         self._clock = clock
+        self._limits = limits or PeerLimits({})
         self._heard = Heard()
 
     def hear(self, received: Received) -> Announcement | Refused:
@@ -115,6 +119,8 @@ class Admission:
             return Refused(Refusal.FROM_THE_FUTURE, author)
         if (earlier := self._heard.contradicted(author, sequence)) is not None:
             return Refused(Refusal.EQUIVOCATION, author, (earlier, received.record))
+        if not received.is_late and not self._limits.allows(author, Kind.AUTHOR):
+            return Refused(Refusal.TOO_OFTEN, author)
         self._heard.remember(author, sequence, received.record)
         return announcement
 

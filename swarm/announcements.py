@@ -88,6 +88,8 @@ class Announcements:
         self._max_per_author = max_per_author
         self._max_author_bytes = max_author_bytes
         self._clock = clock
+        self.num_kept = 0
+        """Taken since the start."""
         self._lock = threading.Lock()  # guards what waits
         self._waiting: list[KeptAnnouncement] = []
         with database.transaction():
@@ -98,6 +100,7 @@ class Announcements:
         """Takes one, to be written with the next batch; returns how many wait. A crash before costs
         them. Whoever adds many writes when BATCH wait."""
         with self._lock:
+            self.num_kept += 1
             self._waiting.append(announcement)
             return len(self._waiting)
 

@@ -2,10 +2,10 @@
 now and then, since gossip loses some.
 
 One peer at a time: pages of ids, the newest first (swarm/catalogue.py), then those records that are
-not kept here. A peer is left at a page of which everything is known, and the next one asked, until
-a few have been. What comes passes the same checks as what is gossiped, with the peer as its
-carrier. A peer that says what is of no use is left, and asked again later each time; nothing else
-happens to it.
+not kept here. A peer is left at a page of which everything is known, once it has listed as many as
+were heard since the last time, and the next one asked, until a few have been. What comes passes the
+same checks as what is gossiped, with the peer as its carrier. A peer that says what is of no use is
+left, and asked again later each time; nothing else happens to it.
 
 Bounded per peer: seconds, requests, records and bytes. Not noticed: a peer that leaves
 announcements out, which is why several are asked.
@@ -120,6 +120,8 @@ class CatchUp:
         self._stops_at_known = True
         """Not after a peer that was not asked to the end: newer ones are known then, older ones
         not."""
+        self._num_kept_before = kept.num_kept
+        """When the last catch-up ended."""
         self._told: OrderedDict[bytes, None] = OrderedDict()
         """Ids whose records peers have told."""
         self._left: dict[str, tuple[int, float]] = {}
@@ -174,6 +176,8 @@ class CatchUp:
         level = logging.INFO if is_news else logging.DEBUG
         logger.log(level, "caught up %d announcements from %d peers", num_taken, num_answered)
         self._count(num_runs=1)
+        if num_answered:
+            self._num_kept_before = self._kept.num_kept
         return num_answered > 0
 
     def _choose(self, asked: set[str]) -> str | None:
@@ -220,12 +224,14 @@ class CatchUp:
         Raises:
             FetchFailed: it does not answer, or what it says is of no use.
         """
-        cursor = 0
+        cursor = num_listed = 0
+        num_heard = self._kept.num_kept - self._num_kept_before
         while not asking.is_over(self._limits):
             page = decode_listing(await self._request(asking, encode_list(cursor)), cursor)
             untold = [one for one in page.ids if one not in self._told]
             missing = await self._offload(self._kept.unknown, untold)
-            if not missing and self._stops_at_known:
+            num_listed += len(page.ids)
+            if not missing and self._stops_at_known and num_listed >= num_heard:
                 return
             for start in range(0, len(missing), MAX_TOLD):
                 await self._get(asking, missing[start : start + MAX_TOLD])

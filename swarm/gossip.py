@@ -1,7 +1,7 @@
 """The seam between nodes: announcements go to everybody, rollouts are fetched by hash."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
@@ -46,6 +46,10 @@ class Traffic:
     """Received, and thrown away because nobody took them in time: never silent."""
     connections_refused: int = 0
     """Closed since there were as many as may be: in total, of one address or subnet, or at once."""
+    messages_unsent: int = 0
+    """Own and others', that the full queue of a slow peer did not take; gossip may repair it."""
+    limited: Mapping[str, int] = field(default_factory=dict)
+    """How often peers met a limit, by its kind (swarm/limits.py)."""
     announcements_served: int = 0
     """Told to peers that had missed them."""
     rollouts_served: int = 0

@@ -26,6 +26,7 @@ from swarm.gossip import FetchFailed, Gossip, Received
 from swarm.hearing import Hearing
 from swarm.judge import Judge
 from swarm.ledger import Ledger
+from swarm.limits import PeerLimits
 from swarm.manifest import Rules
 from swarm.offers import MAX_OFFERS, MAX_PER_AUTHOR, Offer, Offers
 from swarm.pool import Pool
@@ -108,6 +109,7 @@ class Intake:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         kept: Announcements | None = None,
+        peer_limits: PeerLimits | None = None,
     ) -> None:
         """
         Args:
@@ -115,6 +117,7 @@ class Intake:
             judged_tasks: see `judge_tasks`.
             clock: Unix seconds.
             kept: where announcements are kept over restarts; None keeps none.
+            peer_limits: how often an author may announce; None is no limit.
         """
         self._gossip = gossip
         self._pool = pool
@@ -133,6 +136,7 @@ class Intake:
             lambda entry: self._wanted.could_use(entry),
             clock,
             Budget(limits.budget),
+            peer_limits,
         )
         self.judge_tasks(judged_tasks or {})
         self._remember_s = rules.lifetime_s + 2 * CLOCK_TOLERANCE_S

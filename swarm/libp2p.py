@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import trio
 from libp2p.abc import IHost
 from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 
 from swarm import libp2p_fixes
@@ -26,7 +27,7 @@ from swarm.gossip import AnswerCatalogue, Connection, FindRollouts, Received, Tr
 from swarm.identity import Identity
 from swarm.inbox import Inbox, has_announcement_form
 from swarm.kademlia import Kademlia
-from swarm.libp2p_fixes import OUTBOUND_QUEUE, SwarmPubsub
+from swarm.libp2p_fixes import OUTBOUND_QUEUE, CountedQueue, SwarmPubsub
 from swarm.libp2p_host import (
     ByteCounter,
     build_host,
@@ -35,6 +36,7 @@ from swarm.libp2p_host import (
     close_listeners,
     parse_listen,
 )
+from swarm.limits import Kind, PeerLimits
 from swarm.network_options import NetworkOptions
 from swarm.peer_book import PeerBook
 from swarm.protocol import TOPIC
@@ -65,6 +67,7 @@ async def open_libp2p(
     clock: Callable[[], float] = time.time,
     options: NetworkOptions = DEFAULTS,
     answer_catalogue: AnswerCatalogue | None = None,
+    peer_limits: PeerLimits | None = None,
 ) -> AsyncIterator["Libp2pGossip"]:
     """A node of the swarm, until the block is left; that takes LEAVE_S at most and tells the peers.
 
@@ -76,6 +79,7 @@ async def open_libp2p(
         max_peers: the newest beyond it is disconnected.
         clock: Unix seconds.
         answer_catalogue: tells peers what they missed, as `find` serves them; None does not.
+        peer_limits: how much each peer may do; None takes the defaults.
 
     Raises:
         ListenError: an address cannot be listened on.
@@ -93,7 +97,7 @@ async def open_libp2p(
     )
     host = build_host(identity.seed, addresses, max_peers, counter, limits, options.announce)
     gossip = Libp2pGossip(
-        host, swarm_id, find, counter, limits, book, max_peers, clock, answer_catalogue
+        host, swarm_id, find, counter, limits, book, max_peers, clock, answer_catalogue, peer_limits
     )
     if options.dht:
         gossip.kademlia = Kademlia(host, swarm_id, book, gossip.members, chance)
@@ -170,13 +174,16 @@ class Libp2pGossip:
         max_peers: int,
         clock: Callable[[], float],
         answer_catalogue: AnswerCatalogue | None = None,
+        peer_limits: PeerLimits | None = None,
     ) -> None:
         self.node_id = str(host.get_id())
         self.topic = TOPIC.format(swarm_id=swarm_id)
         self._inbox = Inbox()
         self.received: trio.MemoryReceiveChannel[Received] = self._inbox.received
         self.pubsub = SwarmPubsub(host, self.topic, has_announcement_form, self._inbox.put)
+        self.pubsub.set_topic_validator(self.topic, self._is_welcome, is_async_validator=False)
         self.router = self.pubsub.gossip_router
+        self._peer_limits = peer_limits or PeerLimits()
         self._host = host
         self._counter = counter
         self._limits = limits
@@ -190,6 +197,7 @@ class Libp2pGossip:
             tell_peers=self._tell_peers,
             is_connected=lambda node_id: self._dialer.is_connected(node_id),
             answer_catalogue=answer_catalogue,
+            limits=self._peer_limits,
         )
         self._dialer = Dialer(
             host, self.pubsub, self.topic, book, max_peers, self._requests.ask_for_peers, clock
@@ -225,6 +233,8 @@ class Libp2pGossip:
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
             connections_refused=self._limits.num_refused + self._dialer.num_turned_away,
+            messages_unsent=CountedQueue.num_unsent,
+            limited=dict(self._peer_limits.num_limited),
             announcements_served=self._requests.num_told,
             rollouts_served=self._requests.num_served,
             rollouts_fetched=self._requests.num_fetched,
@@ -259,6 +269,14 @@ class Libp2pGossip:
                     peer_id = ID.from_string(connection.node_id)
                     nursery.start_soon(self._host.disconnect, peer_id)
         self._inbox.close()
+
+    def _is_welcome(self, carrier: ID, message: rpc_pb2.Message) -> bool:
+        """The validator: form, and how much its carrier brings. What is over the limit is neither
+        taken nor passed on, and costs the carrier nothing; others may bring it."""
+        if not self.pubsub.has_form(carrier, message):
+            return False
+        node_id = str(carrier)
+        return node_id == self.node_id or self._peer_limits.allows(node_id, Kind.ANNOUNCEMENTS)
 
     async def _wait_for_room(self) -> None:
         """A burst is slowed to what the slowest peer takes, but no peer stops it for ever."""

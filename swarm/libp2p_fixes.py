@@ -152,9 +152,10 @@ class SwarmPubsub(Pubsub):
         self._is_wanted = is_wanted
         self._deliver = deliver
         self.counter = first_sequence()
-        self.set_topic_validator(topic, self._has_form, is_async_validator=False)
+        self.set_topic_validator(topic, self.has_form, is_async_validator=False)
 
-    def _has_form(self, carrier: ID, message: rpc_pb2.Message) -> bool:
+    def has_form(self, carrier: ID, message: rpc_pb2.Message) -> bool:
+        """The validator: whether a message is of the topic, and its data wanted."""
         return list(message.topicIDs) == [self._topic] and self._is_wanted(message.data)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
@@ -187,9 +188,22 @@ def first_sequence() -> int:
 
 
 def lengthen_outbound_queues() -> None:
-    """Without it the 33rd RPC that waits for a peer is dropped."""
+    """Without it the 33rd RPC that waits for a peer is dropped, and nobody counts it."""
     module: Any = libp2p_pubsub
-    module.RpcQueue = functools.partial(RpcQueue, max_size=OUTBOUND_QUEUE)
+    module.RpcQueue = functools.partial(CountedQueue, max_size=OUTBOUND_QUEUE)
+
+
+class CountedQueue(RpcQueue):
+    """What waits for one peer."""
+
+    num_unsent = 0
+    """RPCs that full queues did not take, of all queues of this process."""
+
+    def push(self, rpc: rpc_pb2.RPC, priority: bool = False) -> bool:
+        """See RpcQueue."""
+        is_taken = super().push(rpc, priority)
+        CountedQueue.num_unsent += not (is_taken or self.closed)
+        return is_taken
 
 
 def read_until_complete() -> None:

@@ -17,6 +17,7 @@ from swarm.gossip import (
     Traffic,
 )
 from swarm.inbox import CAPACITY, Inbox
+from swarm.limits import Kind, PeerLimits
 
 APART_S = 1e-6
 """Between two delayed announcements of a node: what is due at one instant, trio does in any
@@ -55,16 +56,18 @@ class MemoryNetwork:
         find: FindRollouts,
         capacity: int = CAPACITY,
         answer_catalogue: AnswerCatalogue | None = None,
+        limits: PeerLimits | None = None,
     ) -> "MemoryGossip":
         """A new node, connected at once. Under an id that left before, it is a restart.
 
         Args:
             capacity: announcements that may wait for the node's reader.
             answer_catalogue: tells peers what they missed; None tells nothing.
+            limits: of what each peer may do to the node; None is no limit.
         """
         if node_id in self._nodes:
             raise ValueError(f"{node_id} is here already")
-        node = MemoryGossip(self, node_id, find, self._clock(), capacity, answer_catalogue)
+        node = MemoryGossip(self, node_id, find, self._clock(), capacity, answer_catalogue, limits)
         self._nodes[node_id] = node
         return node
 
@@ -110,8 +113,10 @@ class MemoryGossip:
         joined: float,
         capacity: int,
         answer_catalogue: AnswerCatalogue | None = None,
+        limits: PeerLimits | None = None,
     ) -> None:
         self.node_id = node_id
+        self._limits = limits or PeerLimits({})
         self._network = network
         self._find = find
         self._answer_catalogue = answer_catalogue
@@ -144,7 +149,7 @@ class MemoryGossip:
         """See Gossip."""
         request = encode_request(hashes)
         try:
-            reply = await self._ask(node_id, request, MemoryGossip.serve)
+            reply = await self._ask(node_id, request, MemoryGossip.serve, Kind.FETCHES)
             found = decode_reply(reply, hashes, max_bytes)
         except FetchFailed:
             self._num_failed += 1
@@ -154,7 +159,8 @@ class MemoryGossip:
 
     async def ask_catalogue(self, node_id: str, request: bytes) -> bytes:
         """See AsksCatalogue."""
-        reply = await self._ask(node_id, request, MemoryGossip.serve_catalogue)
+        serve = MemoryGossip.serve_catalogue
+        reply = await self._ask(node_id, request, serve, Kind.CATALOGUE)
         if len(reply) > catalogue.MAX_REPLY_BYTES:
             raise FetchFailed(f"a reply of {len(reply)} bytes")
         return reply
@@ -175,6 +181,7 @@ class MemoryGossip:
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
             announcements_served=self._num_told,
+            limited=dict(self._limits.num_limited),
             rollouts_served=self._num_served,
             rollouts_fetched=self._num_fetched,
             fetches_failed=self._num_failed,
@@ -187,7 +194,8 @@ class MemoryGossip:
     def deliver(self, record: bytes, carrier: str) -> None:
         """Takes an announcement from the network, whatever its bytes are."""
         self._bytes_received += len(record)
-        self._inbox.put(record, carrier)
+        if self._limits.allows(carrier, Kind.ANNOUNCEMENTS):
+            self._inbox.put(record, carrier)
 
     async def serve(self, request: bytes) -> bytes:
         """The reply to a request.
@@ -224,11 +232,15 @@ class MemoryGossip:
         node_id: str,
         request: bytes,
         serve: Callable[["MemoryGossip", bytes], Awaitable[bytes]],
+        kind: Kind,
     ) -> bytes:
         await trio.sleep(self._network.delay_s)
         for peer in self._network.reachable(self.node_id):
             if peer.node_id == node_id:
+                if not peer._limits.allows_request(self.node_id, kind):
+                    raise FetchFailed("the peer refused the request: too many")
                 reply = await serve(peer, request)
+                peer._limits.spend(self.node_id, Kind.BYTES, len(reply))
                 for end, sent, received in ((self, request, reply), (peer, reply, request)):
                     end._bytes_sent += len(sent)
                     end._bytes_received += len(received)

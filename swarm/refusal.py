@@ -34,6 +34,8 @@ class Refusal(StrEnum):
     """Signed for a time later than now and CLOCK_TOLERANCE_S: a wrong clock, here or there."""
     EQUIVOCATION = "equivocation"
     """Another announcement of the same author with the same sequence was heard."""
+    TOO_OFTEN = "too_often"
+    """Its author announces more than anybody needs to: see swarm/limits.py. It may come later."""
 
     UNKNOWN_TASK = "unknown_task"
     """A task that the swarm's rules do not have."""

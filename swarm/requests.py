@@ -1,7 +1,8 @@
 """What nodes ask each other for over streams of their own: rollouts by hash, announcements that
 they missed, and peers' addresses.
 
-Every request is one stream, bounded in bytes and seconds at both ends.
+Every request is one stream, bounded in bytes and seconds at both ends. A peer that asks for more
+than its limits allow (swarm/limits.py) has its stream reset.
 """
 
 import logging
@@ -31,6 +32,7 @@ from swarm.fetch import (
     encode_request,
 )
 from swarm.gossip import AnswerCatalogue, FetchFailed, FindRollouts
+from swarm.limits import Kind, PeerLimits
 from swarm.peer_book import MAX_ADDRESS_CHARS
 from swarm.protocol import CATALOGUE_PROTOCOL, FETCH_PROTOCOL, PEERS_PROTOCOL
 
@@ -61,10 +63,12 @@ class Requests:
         tell_peers: TellPeers,
         is_connected: Callable[[str], bool],
         answer_catalogue: AnswerCatalogue | None = None,
+        limits: PeerLimits | None = None,
     ) -> None:
         """
         Args:
             answer_catalogue: tells peers what they missed; None does not offer that.
+            limits: how much each peer may ask for; None takes the defaults.
         """
         self.num_told = 0
         """Announcements told to peers that had missed them."""
@@ -74,17 +78,25 @@ class Requests:
         self._find = find
         self._answer_catalogue = answer_catalogue
         self._tell = tell_peers
+        self._limits = limits or PeerLimits()
         self._requests = RequestResponse(host)
         self._fetch_protocol = TProtocol(FETCH_PROTOCOL.format(swarm_id=swarm_id))
         self._peers_protocol = TProtocol(PEERS_PROTOCOL.format(swarm_id=swarm_id))
         self._catalogue_protocol = TProtocol(CATALOGUE_PROTOCOL.format(swarm_id=swarm_id))
         self._crashed = trio.Event()
         self._crash: Exception | None = None
-        self._serve(self._fetch_protocol, self._serve_fetch, MAX_REQUEST_BYTES, MAX_REPLY_BYTES)
-        self._serve(self._peers_protocol, self._tell_peers, 1024, MAX_PEERS_BYTES)
+        self._serve(
+            self._fetch_protocol,
+            Kind.FETCHES,
+            self._serve_fetch,
+            MAX_REQUEST_BYTES,
+            MAX_REPLY_BYTES,
+        )
+        self._serve(self._peers_protocol, Kind.PEERS, self._tell_peers, 1024, MAX_PEERS_BYTES)
         if answer_catalogue is not None:
             self._serve(
                 self._catalogue_protocol,
+                Kind.CATALOGUE,
                 self._serve_catalogue,
                 catalogue.MAX_REQUEST_BYTES,
                 catalogue.MAX_REPLY_BYTES,
@@ -143,13 +155,22 @@ class Requests:
     def _serve(
         self,
         protocol: TProtocol,
+        kind: Kind,
         handler: Callable[[bytes, RequestContext], Awaitable[bytes]],
         max_request: int,
         max_reply: int,
     ) -> None:
+        async def handle_within_limits(request: bytes, context: RequestContext) -> bytes:
+            node_id = str(context.peer_id)
+            if not self._limits.allows_request(node_id, kind):
+                raise RequestResponseError("too many requests")
+            reply = await handler(request, context)
+            self._limits.spend(node_id, Kind.BYTES, len(reply))
+            return reply
+
         self._requests.set_handler(
             protocol,
-            handler,
+            handle_within_limits,
             BytesCodec(),
             RequestResponseConfig(
                 timeout=REQUEST_S,

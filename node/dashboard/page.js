@@ -225,6 +225,10 @@ function showTraffic(node) {
     ["announced", count(node.announcements_sent)],
     ["announcements heard", count(node.announcements_received)],
     ["dropped unheard", count(node.announcements_dropped), node.announcements_dropped > 0],
+    ["not sent", count(node.messages_unsent), node.messages_unsent > 0],
+    ["caught up", count(node.catch_up.announcements)],
+    ["told who missed it", count(node.announcements_told)],
+    ...Object.entries(node.limited).map(([kind, times]) => [`limited: ${printable(kind)}`, count(times)]),
     ["connections refused", count(node.connections_refused)],
   ]);
 }

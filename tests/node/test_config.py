@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from node.config import ConfigError, NodeConfig, find_manifest, known_keys, load_config
+from node.config import (
+    ConfigError,
+    NodeConfig,
+    SwarmConfig,
+    find_manifest,
+    known_keys,
+    load_config,
+)
+from node.control import peer_limits
+from swarm.limits import Kind, make_rates
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "nodes").glob("*.toml"))
 
@@ -15,6 +24,22 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_defaults_need_no_file_flag_or_environment() -> None:
     assert load_config(environment={}) == NodeConfig()
+
+
+def test_what_a_peer_may_do_is_as_the_settings_say() -> None:
+    assert peer_limits(SwarmConfig()).rates == make_rates()
+    config = SwarmConfig(
+        announcements_per_s=7,
+        author_announcements_per_s=6,
+        fetches_per_s=5,
+        catalogue_per_s=4,
+        peer_questions_per_s=3,
+        served_mib_per_s=2,
+    )
+    per_s = {kind.value: rate.per_s for kind, rate in peer_limits(config).rates.items()}
+    kinds = ("announcements", "author", "fetches", "catalogue", "peers")
+    assert per_s == dict(zip(kinds, (7, 6, 5, 4, 3), strict=True)) | {"bytes": 2 * 2**20}
+    assert set(per_s) == set(Kind)
 
 
 def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_the_values_are_those_of_the_snapshot() -> None:
     assert found["sapo_round_braked"] == {(): 1.0}
     assert found["sapo_verifier_closed"] == {("files",): 0.0, ("network",): 1.0}
     assert found["sapo_tasks"][("left_out",)] == 1.0
+    assert found["sapo_limited_total"][("announcements",)] == 5.0
+    assert sum(found["sapo_limited_total"].values()) == 5.0, "no label is made up"
+    assert found["sapo_announcements_kept"] == {(): 118.0}
+    assert found["sapo_announcements_told_total"] == {(): 17.0}
+    assert found["sapo_messages_unsent_total"] == {(): 2.0}
+    assert found["sapo_catch_up_announcements_total"] == {("taken",): 37.0, ("refused",): 1.0}
+    assert found["sapo_catch_up_peers_total"] == {("answered",): 9.0, ("left",): 2.0}
 
 
 def test_the_number_of_series_does_not_grow_with_the_peers() -> None:

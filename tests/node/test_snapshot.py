@@ -153,6 +153,10 @@ REPLACE = msgspec.structs.replace
             lambda: snapshot(traffic=Traffic(announcements_dropped=3)),
             "3 announcements were dropped: they come faster than they are read",
         ),
+        (
+            lambda: snapshot(traffic=Traffic(messages_unsent=2)),
+            "2 messages were not sent: a peer is too slow, or this node",
+        ),
         (lambda: snapshot(lagging()), "the control process lags: it was held up for 3.2 s"),
         (lambda: snapshot(suspicious()), "this node disagrees with 4 of 5 authors"),
         (
