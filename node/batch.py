@@ -108,9 +108,12 @@ class Own:
     num_foreign: int
     """Foreign groups of a round at most (J)."""
 
-    asks_common: ClassVar[bool] = False
-    """Whether part of the own questions is common to the swarm."""
     takes_foreign: ClassVar[bool] = False
+
+    @property
+    def asks_common(self) -> bool:
+        """Whether part of the own questions is common to the swarm."""
+        return False
 
     @property
     def most_foreign(self) -> int:
@@ -263,7 +266,10 @@ class Rescue(Paper):
     that failed entirely a peer's mixed group on the same question: whole, a group of its own, last
     in the step (after GRAFT)."""
 
-    asks_common = True
+    @property
+    def asks_common(self) -> bool:
+        """It does."""
+        return True
 
     def want(self, own: Sequence[VerifiedRollout], experience: Experience) -> Want:
         """Groups on questions that failed here, in this round or lately."""
@@ -271,6 +277,32 @@ class Rescue(Paper):
         questions = frozenset([*failed, *experience.failed])
         want = self._want(min(self.num_foreign, len(questions)))
         return msgspec.structs.replace(want, questions=questions)
+
+
+class Contribute(Own):
+    """What a node with a fixed model does (mode "generate"): it asks what the strategy of the
+    settings asks, wants nothing of peers, and learns from nothing."""
+
+    @property
+    def asks_common(self) -> bool:
+        """As the strategy that the settings name."""
+        return self._asked_by.asks_common
+
+    def num_more(self, own: Sequence[VerifiedRollout], num_asked: int) -> int:
+        """As the strategy that the settings name."""
+        return self._asked_by.num_more(own, num_asked)
+
+    def question_weights(self, experience: Experience) -> dict[str, float]:
+        """As the strategy that the settings name."""
+        return self._asked_by.question_weights(experience)
+
+    def compose(self, at_hand: AtHand) -> list[Lesson]:
+        """Empty."""
+        return []
+
+    @property
+    def _asked_by(self) -> Own:
+        return STRATEGIES[self.config.strategy](self.config, self.num_questions, 0)
 
 
 STRATEGIES: dict[str, type[Own]] = {
@@ -287,7 +319,8 @@ STRATEGIES: dict[str, type[Own]] = {
 
 def make_strategy(config: NodeConfig) -> Own:
     """The strategy that the settings name: the same in both processes of a node."""
-    kind = STRATEGIES[config.batch.strategy]
+    learns = config.mode == "train"
+    kind = STRATEGIES[config.batch.strategy] if learns else Contribute
     return kind(config.batch, config.rollout.questions, config.swarm.foreign)
 
 

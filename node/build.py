@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from node.batch import Own, make_strategy
-from node.checkpoint import Checkpoints, NodeState, find_start, read_experience
+from node.checkpoint import NodeState, find_start, open_checkpoints, read_experience
 from node.config import ConfigError, NodeConfig
+from node.exam import ADAPTER_FILE, find_target
 from node.exchange import Exchange, LocalExchange
+from node.fixed_policy import FixedPolicy
 from node.generate import PROBE_TOLERANCE, GenerationFailed, Generator, Sampling, check_probe
 from node.generate_transformers import TransformersGenerator
 from node.generate_vllm import VllmGenerator, prepare_environment, vllm_problem
@@ -26,8 +28,6 @@ from swarm.manifest import Manifest, load_manifest
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from node.learn import Learner
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ def open_node(config: NodeConfig, status: Status) -> Iterator[Node]:
 def open_learner(
     config: NodeConfig, manifest: Manifest, exchange: Exchange, status: Status
 ) -> Iterator[Node]:
-    """The learning part of a node, resumed from its last checkpoint where there is one.
+    """The learning part of a node, resumed from its last checkpoint where there is one; in mode
+    "generate" a model that stays as it is, and goes on with the next round's questions.
 
     The home must exist and be held by the caller (node/home.py).
 
@@ -67,14 +68,19 @@ def open_learner(
         ConfigError, HomeError: what the user has to change.
         GenerationFailed: the engine that was asked for by name does not work here.
     """
-    home = config.home
-    checkpoints = Checkpoints(home / "checkpoints", config.checkpoint.keep)
+    is_fixed = config.mode == "generate"
+    checkpoints = open_checkpoints(config)
     state, resume_from = find_start(config, manifest.swarm_id, checkpoints)
     if resume_from is not None:
         logger.info("resuming after round %d from %s", state.round, resume_from.parent)
     reward = make_terms(config.reward, manifest.rules)
     strategy = make_strategy(config)
-    policy = build_policy(config, manifest, strategy, state, resume_from, home, status)
+    policy: LanguagePolicy
+    if is_fixed:
+        of_base, adapter = _find_adapter(config)
+        policy = build_fixed_policy(of_base, manifest, adapter, state.seed, status)
+    else:
+        policy = build_policy(config, manifest, strategy, state, resume_from, config.home, status)
     try:
         yield Node(
             state,
@@ -85,7 +91,7 @@ def open_learner(
             experience=read_experience(resume_from),
             num_heldout=config.evaluate.questions,
             evaluate_every=config.evaluate.every,
-            checkpoint_every=config.checkpoint.every,
+            checkpoint_every=1 if is_fixed else config.checkpoint.every,
             status=status,
             reward=reward,
         )
@@ -158,7 +164,7 @@ def build_policy(
 @contextmanager
 def open_examinee(
     config: NodeConfig, manifest: Manifest, adapter: Path | None, status: Status
-) -> Iterator[LanguagePolicy]:
+) -> Iterator[FixedPolicy]:
     """A policy that is only asked: without optimizer and trainer, it cannot learn or be saved.
 
     With the engine "transformers" it computes in float32, whatever `policy.dtype` is.
@@ -168,6 +174,25 @@ def open_examinee(
 
     Raises:
         ConfigError: what the user has to change, an engine that does not work here included.
+    """
+    try:
+        policy = build_fixed_policy(config, manifest, adapter, config.seed or 0, status)
+    except GenerationFailed as error:
+        raise ConfigError(f"rollout.engine = '{config.rollout.engine}': {error}") from error
+    try:
+        yield policy
+    finally:
+        policy.close()
+
+
+def build_fixed_policy(
+    config: NodeConfig, manifest: Manifest, adapter: Path | None, seed: int, status: Status
+) -> FixedPolicy:
+    """See `open_examinee`.
+
+    Raises:
+        ConfigError: what the user has to change.
+        GenerationFailed: the engine that was asked for by name does not work here.
     """
     prepare_environment(own_process=config.rollout.engine == "vllm-process")
     model_dir = find_model(config.policy)
@@ -181,33 +206,32 @@ def open_examinee(
         max_prompt_tokens + max_new_tokens,
         is_as_read=adapter is None,
     )
-    try:
-        generator = _start_engine(engine, tokenizer, status)
-    except GenerationFailed as error:
-        raise ConfigError(f"rollout.engine = '{config.rollout.engine}': {error}") from error
+    generator = _start_engine(engine, tokenizer, status)
     status.engine = generator.name
-    policy = LanguagePolicy(
+    # An engine of its own memory has compared its weights with the model, which may go now.
+    return FixedPolicy(
         tokenizer,
         generator,
-        cast("Learner", _NoLearner(model)),
         Sampling(config.rollout.answers, max_new_tokens, config.rollout.temperature),
+        lambda: _load(config, model_dir, adapter)[1],
         max_prompt_tokens=max_prompt_tokens,
-        seed=config.seed or 0,
+        seed=seed,
     )
-    try:
-        yield policy
-    finally:
-        policy.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _NoLearner:
-    """Stands where a learner would, in a policy that is only asked."""
+def _find_adapter(config: NodeConfig) -> tuple[NodeConfig, Path | None]:
+    """Where `policy.model` is a LoRA adapter (of a checkpoint, for instance): the settings with the
+    model that it was made for, and the adapter.
 
-    model: "PreTrainedModel"
-
-    def close(self) -> None:
-        """Nothing to end."""
+    Raises:
+        ConfigError: it does not name that model.
+    """
+    name = config.policy.model
+    if not (Path(name) / ADAPTER_FILE).is_file():
+        return config, None
+    target = find_target(name, config.home)
+    policy = config.policy.model_copy(update={"model": target.model})
+    return config.model_copy(update={"policy": policy}), target.adapter
 
 
 def _load(

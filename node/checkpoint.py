@@ -96,6 +96,13 @@ class Checkpoints:
             shutil.rmtree(replaced)
 
 
+def open_checkpoints(config: NodeConfig) -> Checkpoints:
+    """Those of the settings' mode. A fixed model's are a count of rounds and nothing else: apart,
+    so that they never stand in front of a policy that was trained in the same home."""
+    place = "generated/rounds" if config.mode == "generate" else "checkpoints"
+    return Checkpoints(config.home / place, config.checkpoint.keep)
+
+
 def find_rounds(directory: Path) -> list[Path]:
     """Whole checkpoints, oldest first. Only looks: the node that writes them may be running."""
     return sorted(path for path in directory.glob("round-*") if path.is_dir())

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Engine = Literal["auto", "vllm", "vllm-process", "transformers"]
+Mode = Literal["train", "generate", "observe", "relay"]
 
 SWARM_FILE = "swarm.toml"
 """In a home: the file of the swarm that it joined."""
@@ -272,6 +273,10 @@ class NodeConfig(_Section):
 
     home: Path = Path("sapo-home")
     """The node's directory: identity, pool, checkpoints, logs."""
+    mode: Mode = "train"
+    """train: all. generate: contributes rollouts of a fixed model, never updates it and takes
+    nothing from peers. observe: sees the swarm, without a policy. relay: as observe, and a public
+    bootstrap node through which those are reached whom nobody can dial."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Of questions and sampling. None draws one at the first start and keeps it in `home`."""
     manifest: str | None = None

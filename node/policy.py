@@ -155,8 +155,11 @@ class LanguagePolicy:
             return self.generator.generate(prompts, seeds, sampling)
         except GenerationFailed:
             logger.exception("the engine died while generating; starting a new one")
-            self.sync()
+            self._renew_engine()
             return self.generator.generate(prompts, seeds, sampling)
+
+    def _renew_engine(self) -> None:
+        self.sync()
 
     def _decode(self, completion: Completion) -> Answer:
         text = self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)

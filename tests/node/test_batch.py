@@ -16,7 +16,7 @@ from node.batch import (
     max_from_one_peer,
     may_share,
 )
-from node.config import Share, load_config
+from node.config import Mode, Share, load_config
 from node.experience import Experience, TaskAccuracy
 from node.groups import BatchLimits, Group, Lesson, Origin, Source, VerifiedRollout
 from rewards.question import Answer, Expansion, Judged, Question, Reason, Unscorable
@@ -39,9 +39,11 @@ def foreign(verdicts: Sequence[bool]) -> VerifiedRollout:
     return replace(rollout("a", verdicts), token_ids=None, origin=origin)
 
 
-def make(name: str, questions: int = 4, foreign: int = 4, **batch: object) -> Own:
+def make(
+    name: str, questions: int = 4, foreign: int = 4, mode: Mode = "train", **batch: object
+) -> Own:
     """A strategy as settings make it."""
-    flags = {f"batch.{key}": value for key, value in batch.items()}
+    flags = {f"batch.{key}": value for key, value in batch.items()} | {"mode": mode}
     flags |= {"batch.strategy": name, "rollout.questions": questions, "swarm.foreign": foreign}
     return make_strategy(load_config(flags=flags, environment={}))
 
@@ -207,6 +209,21 @@ def test_rescue_wants_the_questions_that_failed_here_and_puts_them_last_and_whol
     assert batch[-1].advantages == advantages([1.0, 0.0]), "whole, and not pooled with the own one"
     assert batch[1].advantages == (0.0, 0.0)
     assert strategy.asks_common
+
+
+def test_a_fixed_model_asks_as_its_strategy_does_wants_nothing_and_learns_from_nothing() -> None:
+    own = make("own")
+    weak = Experience(accuracies={"a": TaskAccuracy(0.25, 8), "b": TaskAccuracy(0.5, 8)})
+    for name in STRATEGIES:
+        strategy, learning = make(name, mode="generate"), make(name)
+        assert strategy.most_foreign == 0 and strategy.replay_rounds == 0
+        assert strategy.want([FAILED] * 4, Experience()) == Want()
+        assert compose(strategy, OWN_GROUPS, experience=Experience(replayable=OLD)) == []
+        assert strategy.asks_common == learning.asks_common
+        assert strategy.question_weights(weak) == learning.question_weights(weak)
+        assert strategy.num_more([FAILED] * 4, 4) == learning.num_more([FAILED] * 4, 4)
+    assert make("own-dynamic", mode="generate").num_more([FAILED] * 4, 4) > 0
+    assert own.num_more([FAILED] * 4, 4) == 0
 
 
 def test_what_is_old_is_not_wanted_and_weighs_less() -> None:

@@ -2,6 +2,9 @@
 
 import math
 import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +18,9 @@ from bench import grpo_by_hand
 from node.build import open_examinee, open_node
 from node.config import ConfigError, NodeConfig, find_manifest, load_config
 from node.exam import find_target
+from node.fixed_policy import FixedPolicy
 from node.generate import GenerationFailed, token_logps
-from node.groups import Group, Lesson, Source
+from node.groups import Group, Lesson, OwnRollout, Source
 from node.model import load_model
 from node.policy import LanguagePolicy, encode
 from node.status import Status
@@ -61,16 +65,19 @@ def test_an_adapter_learns_and_resumes(tmp_path: Path) -> None:
         node.run(2)
         before = node.exchange.draw_questions(3, 8)
         expected = node.policy.roll_out(before, 3)
+        answers = [one.answers for one in expected]
         greedy = node.policy.roll_out(before, 3, greedy=True)
         manifest = load_manifest(config.manifest_file)
         target = find_target(str(tmp_path), Path("elsewhere"))
         assert (target.model, target.home) == ("tiny", tmp_path)
         with open_examinee(config, manifest, target.adapter, status := Status()) as examinee:
             assert status.engine == "transformers"
-            assert examinee.roll_out(before, 3) == expected
-            assert examinee.roll_out(before, 3, greedy=True) == greedy
+            assert [one.answers for one in examinee.roll_out(before, 3)] == answers
+            assert examinee.roll_out(before, 3, greedy=True) == [
+                replace(one, policy_round=0) for one in greedy
+            ]
         with open_examinee(config, manifest, None, Status()) as start:
-            assert start.roll_out(before, 3) != expected
+            assert [one.answers for one in start.roll_out(before, 3)] != answers
     with open_node(config, Status()) as node:
         assert node.state.round == 2
         assert node.policy.roll_out(before, 3) == expected
@@ -88,6 +95,77 @@ def test_bfloat16_is_the_arithmetic_while_weights_stay_float32(tmp_path: Path) -
         assert report.update_skipped is None
         assert weight.dtype == torch.float32
         assert 0 < (weight - before).abs().max() < 1e-5, "bfloat16 would round such a step away"
+
+
+def test_a_fixed_model_goes_on_with_the_next_questions_and_leaves_what_was_trained_alone(
+    tmp_path: Path,
+) -> None:
+    exam = {"evaluate__questions": 4, "learn__learning_rate": 1e-3}
+    with open_node(settings(tmp_path, **exam), Status()) as node:
+        node.run(1)
+        trained = node.policy.roll_out(node.exchange.draw_questions(9, 2), 9)
+    kept = sorted(path for path in tmp_path.rglob("*") if "generated" not in path.parts)
+    generate = settings(tmp_path, mode="generate", checkpoint__every=10, **exam)
+    with open_node(generate, Status()) as node:
+        assert isinstance(node.policy, FixedPolicy)
+        report = node.run_round()
+        assert node.state.round == 1, "what was trained is not counted"
+        assert (report.num_groups, report.update_skipped, report.foreign_wanted) == (0, None, 0)
+        node.run(3)
+        assert [one.round for one in node.status.heldout] == [3], "an exam of its own"
+        assert all(one.policy_round == 0 for one in node.policy.roll_out([], 9))
+        again = node.policy.roll_out(node.exchange.draw_questions(9, 2), 9)
+        assert [one.answers for one in again] != [one.answers for one in trained]
+        node.run_round()  # and then a crash
+        asked = [one.question for one in node.exchange.draw_questions(5, 2)]
+    with open_node(generate, Status()) as node:
+        assert node.state.round == 3, "that round was not kept by `run`"
+        node.run(4)
+        node.stop_asked.set()
+    with open_node(generate, Status()) as node:
+        assert node.state.round == 4
+        next_asked = node.exchange.draw_questions(node.state.round + 1, 2)
+        assert [one.question for one in next_asked] == asked
+    assert kept == sorted(path for path in tmp_path.rglob("*") if "generated" not in path.parts)
+    with open_node(settings(tmp_path, **exam), Status()) as node:
+        assert node.state.round == 1
+        assert node.policy.roll_out(node.exchange.draw_questions(9, 2), 9) == trained
+
+
+def test_a_fixed_model_may_be_what_a_node_has_trained(tmp_path: Path) -> None:
+    for rank in (0, 4):
+        home = tmp_path / f"rank-{rank}"
+        learned = settings(home, learn__lora_rank=rank, learn__learning_rate=1e-2)
+        with open_node(learned, Status()) as node:
+            policy_dir = node.run(1) / "policy"
+            questions = node.exchange.draw_questions(2, 2)
+            expected = texts(node.policy.roll_out(questions, 2))
+        flags = {"mode": "generate", "policy__model": str(policy_dir)}
+        with open_node(settings(tmp_path / f"other-{rank}", **flags), Status()) as node:
+            assert texts(node.policy.roll_out(questions, 2)) == expected
+        with open_node(settings(tmp_path / f"tiny-{rank}"), Status()) as node:
+            assert texts(node.policy.roll_out(questions, 2)) != expected
+
+
+def texts(rollouts: Sequence[OwnRollout]) -> list[str]:
+    return [answer.text for one in rollouts for answer in one.answers]
+
+
+def test_a_fixed_model_needs_no_trainer(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from node.build import open_node
+from node.config import load_config
+from node.status import Status
+flags = {{"home": {str(tmp_path)!r}, "rollout.engine": "transformers", "mode": "generate"}}
+with open_node(load_config(flags=flags, environment={{}}), Status()) as node:
+    pass
+print({{"trl", "vllm", "node.learn"}} & set(sys.modules))
+"""
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "set()\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes such heads")
