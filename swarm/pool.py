@@ -228,7 +228,11 @@ class Pool:
         return rollout.created + self._lifetime_s + CLOCK_TOLERANCE_S
 
     def _is_seen(self, hash: bytes) -> bool:
-        rows = self._database.execute("SELECT 1 FROM seen WHERE hash = ?", (hash,))
+        """What is in the pool is, too, where it was forgotten beyond the bound."""
+        rows = self._database.execute(
+            "SELECT 1 FROM seen WHERE hash = ? UNION ALL SELECT 1 FROM rollouts WHERE hash = ?",
+            (hash, hash),
+        )
         return rows.fetchone() is not None
 
     def _known(self, hash: bytes, rollout: Rollout) -> Refusal | None:

@@ -291,6 +291,19 @@ def test_rows_and_memory_of_hashes_are_bounded(database: Database, clock: Any, m
     assert pool.has_seen(newest) == set(newest[15:])
 
 
+def test_what_is_in_the_pool_is_known_when_its_hash_was_forgotten(
+    database: Database, clock: Any, maker: Any
+) -> None:
+    pool = Pool(database, LIFETIME_S, 2**20, max_seen=5, clock=clock)
+    record = maker.rollout(7)
+    add(pool, clock, record)
+    for number in range(20):
+        pool.refuse(number.to_bytes(32), clock() + 10_000)
+    assert pool.has_seen([rollout_hash(record)]) == {rollout_hash(record)}
+    assert add(pool, clock, record) is Refusal.SEEN
+    assert pool.counts().fresh == 1
+
+
 def test_a_pool_survives_a_restart(tmp_path: Path, clock: Any, maker: Any) -> None:
     used, fresh = maker.rollout(1), maker.rollout(2)
     for attempt in range(2):
