@@ -6,12 +6,13 @@ than its limits allow (swarm/limits.py) has its stream reset.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
 import trio
-from libp2p.abc import IHost
+from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.request_response import (
@@ -40,8 +41,10 @@ log = logging.getLogger(__name__)
 
 REQUEST_S = 20.0
 """For one request, at either end."""
-MAX_SERVED = 16
-"""Requests of one kind that are answered at once; a peer that asks for more is turned away."""
+MAX_SERVED = 64
+"""Requests of one kind that are answered at once; who asks beyond it is turned away."""
+MAX_SERVED_TO_ONE = 8
+"""Of these, for one peer: one that opens streams and says nothing leaves the others theirs."""
 MAX_PEERS_TOLD = 32
 MAX_PEERS_BYTES = MAX_PEERS_TOLD * (MAX_ADDRESS_CHARS + 8)
 
@@ -74,6 +77,7 @@ class Requests:
         """Announcements told to peers that had missed them."""
         self.num_served = self.num_fetched = self.num_failed = 0
         """Rollouts served and fetched, and fetches that failed."""
+        self._host = host
         self._is_connected = is_connected
         self._find = find
         self._answer_catalogue = answer_catalogue
@@ -168,6 +172,22 @@ class Requests:
             self._limits.spend(node_id, Kind.BYTES, len(reply))
             return reply
 
+        open_streams: Counter[str] = Counter()
+
+        async def take_a_few(stream: INetStream) -> None:
+            node_id = str(stream.muxed_conn.peer_id)
+            if open_streams[node_id] >= MAX_SERVED_TO_ONE:
+                self._limits.num_limited[kind] += 1
+                await stream.reset()
+                return
+            open_streams[node_id] += 1
+            try:
+                await take(stream)
+            finally:
+                open_streams[node_id] -= 1
+                if not open_streams[node_id]:
+                    del open_streams[node_id]
+
         self._requests.set_handler(
             protocol,
             handle_within_limits,
@@ -179,6 +199,8 @@ class Requests:
                 max_concurrent_inbound=MAX_SERVED,
             ),
         )
+        take = self._requests._build_stream_handler(protocol)
+        self._host.set_stream_handler(protocol, take_a_few)
 
     async def _serve_fetch(self, request: bytes, context: RequestContext) -> bytes:
         hashes = decode_request(request)

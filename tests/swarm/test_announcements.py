@@ -95,6 +95,7 @@ def test_what_has_expired_is_known_a_while_and_told_to_nobody(make: Any, clock: 
     short, long = one(1, expires=clock() + 10), one(2, expires=clock() + 2 * CLOCK_TOLERANCE_S)
     put(announcements, short, long)
     clock.now += 10
+    put(announcements, one(4, "b", expires=clock()))
     assert announcements.newest(0, 10) == (ids(long), 0)
     assert announcements.find(ids(short)) == {} and announcements.recall(9) == [long]
     assert announcements.unknown(ids(short)) == []

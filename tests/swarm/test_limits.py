@@ -3,12 +3,13 @@
 import random
 import secrets
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from libp2p.host.exceptions import StreamFailure
 from trio.testing import MockClock, trio_test
 
 from swarm.gossip import FetchFailed
@@ -17,6 +18,7 @@ from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.libp2p_fixes import CountedQueue
 from swarm.limits import MAX_KEYS, Kind, PeerLimits, Rate, make_rates
 from swarm.memory_gossip import MemoryGossip, MemoryNetwork
+from swarm.requests import MAX_SERVED_TO_ONE
 from swarm.wire import ANNOUNCEMENT_MAGIC, rollout_hash
 
 BODY = b"a rollout" * 1000
@@ -252,6 +254,32 @@ async def test_nobody_can_use_up_the_rate_of_another_author(
         await author.offer()
         await trio.sleep(1)
     assert node.refused_of(author) == {} and await node.num_fresh() == 1
+
+
+@trio_test
+async def test_a_peer_that_opens_streams_and_says_nothing_leaves_others_theirs(
+    tmp_path: Path,
+) -> None:
+    with trio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            server, silent, other = await open_three(stack, tmp_path)
+            protocol = server._requests._fetch_protocol
+            host: Any = silent._host
+            server_id = server._host.get_id()
+            streams: list[Any] = []
+            for _ in range(100):
+                with suppress(StreamFailure):
+                    streams.append(await host.new_stream(server_id, [protocol]))
+            await until(lambda: server.traffic().limited == {"fetches": 100 - MAX_SERVED_TO_ONE})
+            assert await other.fetch(server.node_id, [HASH], 20_000) == {HASH: BODY}
+            with pytest.raises(FetchFailed):
+                await silent.fetch(server.node_id, [HASH], 20_000)
+            for stream in streams:
+                await stream.reset()
+            while True:  # as soon as the server has noticed
+                with suppress(FetchFailed):
+                    assert await silent.fetch(server.node_id, [HASH], 20_000)
+                    break
 
 
 @trio_test
