@@ -7,16 +7,23 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
 from node.access import read_address
+from node.config import find_manifest
 from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
 from node.status import Snapshot
+from rewards.question import Question
+from swarm.announcements import Announcements, KeptAnnouncement
 from swarm.database import open_database
-from swarm.identity import open_identity
+from swarm.identity import Identity, open_identity
+from swarm.manifest import load_manifest
+from swarm.rollout import Announcement, Entry
+from swarm.wire import seal
 
 SCRIPT = str(Path(__file__).with_name("run_scripted_node.py"))
 DEADLINE_S = 60
@@ -107,6 +114,40 @@ def test_a_node_that_stays_goes_on_answering_until_it_is_stopped(start: Start) -
         assert reply.status == 200
     node.process.terminate()
     assert node.end()[0] == 0
+
+
+def test_a_node_that_comes_later_is_told_what_was_announced_before(
+    start: Start, tmp_path: Path
+) -> None:
+    """By one that knows it only from before its own restart."""
+    announce_before_the_start(tmp_path / "home", 5)
+    listen = "swarm.listen=/ip4/127.0.0.1/tcp/0"
+    early = start("wait", listen)
+    found = early.wait_until(lambda snapshot: snapshot.pool.announcements == 5)
+    bootstrap = f"swarm.bootstrap={found.addresses[0]}"
+    late = start("wait", listen, bootstrap, name="late")
+    told = late.wait_until(lambda snapshot: snapshot.catch_up.announcements == 5)
+    assert told.catch_up.refused == told.catch_up.peers_left == 0
+    late.wait_until(lambda snapshot: snapshot.pool.announcements == 5)
+    told = early.wait_until(lambda snapshot: snapshot.announcements_told == 5)
+    assert told.limited == {} and told.messages_unsent == 0
+
+
+def announce_before_the_start(home: Path, num: int) -> None:
+    """Leaves announcements of somebody else in a node's home."""
+    home.mkdir()
+    with open_identity(home) as own, closing(open_database(home / "pool.sqlite")) as database:
+        author, kept = Identity(bytes(32)), Announcements(database, own.node_id)
+        manifest, now = load_manifest(find_manifest("easy")), time.time()
+        question = Question(manifest.rules.tasks[0].name, 1)
+        for number in range(num):
+            entry = Entry(number.to_bytes(32), question, 500, (True, False), 1)
+            announcement = Announcement(
+                manifest.swarm_id, author.node_id, 1 + number, 1, now, (entry,)
+            )
+            record = seal(announcement, author)
+            kept.keep(KeptAnnouncement(record, author.node_id, 1 + number, now, now + 600))
+        kept.write()
 
 
 def test_one_signal_ends_in_order_and_leaves_nothing(start: Start) -> None:
