@@ -190,6 +190,9 @@ class VerifyConfig(_Section):
 Share = Literal["none", "informative", "lessons", "all"]
 
 
+RelayUse = Literal["auto", "use", "serve", "off"]
+
+
 class SwarmConfig(_Section):
     foreign: int = Field(default=4, ge=0, le=4096)
     """Peers' rollouts per round at most (J). 0 learns from nobody: ordinary RL fine-tuning."""
@@ -207,6 +210,10 @@ class SwarmConfig(_Section):
     """Addresses that peers are told instead of those that this machine sees, for a node behind a
     port forwarding or in a container, e.g. /ip4/203.0.113.7/tcp/8421 or
     /dns4/box.example.org/tcp/8421. A list, or one text with commas."""
+    relay: RelayUse = "auto"
+    """auto: where it seems that nobody can dial this node, peers reach it through relays that serve
+    its swarm. use: always so. serve: this node is such a relay, for nodes that nobody can dial.
+    off: no relays (docs/network.md)."""
     dht: bool = True
     """Lookups by Kademlia, so that one bootstrap node is enough to find the swarm. Without them
     peers are still asked for further ones every 30 s."""

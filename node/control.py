@@ -191,6 +191,7 @@ def network_options(config: SwarmConfig) -> NetworkOptions:
         max_per_subnet=config.max_per_subnet,
         announce=config.announce,
         dht=config.dht,
+        relay=config.relay,
     )
 
 

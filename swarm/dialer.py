@@ -11,11 +11,13 @@ from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
+from libp2p.rcmgr import Direction
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
+from swarm.circuit import CircuitFailed, is_circuit
 from swarm.gossip import Connection
 from swarm.libp2p_fixes import SwarmPubsub
-from swarm.peer_book import PeerBook
+from swarm.peer_book import PeerBook, split_address
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,11 @@ SUBSCRIBE_S = 30.0
 """A peer that has not joined our topic after so long is disconnected: it is of another swarm, or
 its subscription was lost, which connecting again repairs."""
 
+MAX_NAMED = 16
+"""Addresses of one peer that are looked at."""
+REACH_S = 20.0
+"""So long do peers have for dialling this node before it seems that nobody can."""
+
 AskForPeers = Callable[[str], Awaitable[list[str]]]
 """Node id of a connected peer -> addresses of further peers; empty if it does not answer."""
 
@@ -42,7 +49,8 @@ class _Peer:
         self.address = address
         self.since = now
         self.is_dialled = is_dialled
-        self.is_learned = is_dialled
+        self.named: list[str] = []
+        """Where it says that it can be dialled, without its id."""
         self.is_member = False
         self.next_ask = trio.current_time() + ASK_FIRST_S
         self.leave_at = trio.current_time() + SUBSCRIBE_S
@@ -74,6 +82,12 @@ class Dialer(INotifee):
         self._clock = clock
         self.num_turned_away = 0
         """Peers that were disconnected since the node has as many as it may."""
+        self.dial_circuit: Callable[[str], Awaitable[None]] | None = None
+        """Connects to a peer through a relay; None: such addresses are not used."""
+        self.punching: set[str] = set()
+        """Peers to whom a hole is being punched: that they come in proves nothing."""
+        self._member_since: float | None = None
+        self._came_in: set[bool] = set()  # whether from a public address
         self._peers: dict[str, _Peer] = {}
         self._dialling: dict[str, str] = {}
         self._too_many: set[str] = set()
@@ -100,6 +114,21 @@ class Dialer(INotifee):
     def is_connected(self, node_id: str) -> bool:
         """Whether there is a connection to the peer now."""
         return node_id in self._peers
+
+    def seems_unreachable(self) -> bool:
+        """Whether there are peers for REACH_S and none of them ever dialled this node: where some
+        have public addresses, such count only."""
+        is_public = any(_is_public(peer.address) for peer in self._peers.values())
+        return (
+            self._member_since is not None
+            and trio.current_time() - self._member_since >= REACH_S
+            and (True not in self._came_in if is_public else not self._came_in)
+        )
+
+    def _note_inbound(self, node_id: str, conn: Any, address: str) -> None:
+        came_in = conn.direction is Direction.INBOUND and not is_circuit(address)
+        if came_in and node_id not in self.punching:
+            self._came_in.add(_is_public(address))
 
     async def run(self) -> None:
         """Dials whoever is due, for ever."""
@@ -138,13 +167,21 @@ class Dialer(INotifee):
                 self._dialling[node_id] = address
                 with trio.move_on_after(DIAL_S):
                     try:
-                        await self._network.dial_addr(Multiaddr(address), ID.from_string(node_id))
+                        await self._connect(address, node_id)
                         return
-                    except SwarmException as error:
+                    except (SwarmException, CircuitFailed) as error:
                         log.debug("cannot reach %s: %s", address, error)
             self._book.failed(node_id, trio.current_time())
         finally:
             del self._dialling[node_id]
+
+    async def _connect(self, address: str, node_id: str) -> None:
+        if not is_circuit(address):
+            await self._network.dial_addr(Multiaddr(address), ID.from_string(node_id))
+        elif self.dial_circuit is not None:
+            await self.dial_circuit(address)
+        else:
+            raise CircuitFailed("this node uses no relay")
 
     def _tend(self, now: float, nursery: trio.Nursery) -> None:
         """Looks after each connected peer."""
@@ -153,6 +190,8 @@ class Dialer(INotifee):
             peer_id = ID.from_string(node_id)
             peer.is_member = peer_id in joined
             if peer.is_member:
+                if self._member_since is None:
+                    self._member_since = now
                 peer.leave_at = now + SUBSCRIBE_S
                 self._learn(node_id, peer_id, peer)
             if peer_id not in self._pubsub.peers and peer.since + 5 < self._clock():
@@ -170,21 +209,27 @@ class Dialer(INotifee):
         self._book.hear(await self._ask(node_id))
 
     def _learn(self, node_id: str, peer_id: ID, peer: _Peer) -> None:
-        """Where a peer that dialled us can be dialled: under public addresses that it names, at the
-        ports that it listens on under the address that we see, then under all that it names."""
-        if peer.is_learned:
-            return
+        """Where a peer can be dialled: under public addresses that it names, through its relays,
+        at the ports that it listens on under the address that we see, then under all it names.
+        Where we dialled it ourselves, that address comes first, and only relays are added."""
         try:
-            named = [
-                str(one).partition("/p2p/")[0] for one in self._host.get_peerstore().addrs(peer_id)
-            ]
+            listed = self._host.get_peerstore().addrs(peer_id)[:MAX_NAMED]
         except PeerStoreError:
             return
-        if named:
-            peer.is_learned = True
-            seen = [f"{peer.address.rpartition('/')[0]}/{one.rpartition('/')[2]}" for one in named]
-            public = [one for one in named if _is_public(one)]
-            self._book.connected(node_id, [*public, *seen, *named])
+        named = [str(one).removesuffix(f"/p2p/{node_id}") for one in listed]
+        if not named or named == peer.named:
+            return
+        peer.named = named
+        relayed = [one for one in named if is_circuit(one)]
+        direct = [one for one in named if not is_circuit(one)]
+        if peer.is_dialled:
+            if relayed:
+                self._book.connected(node_id, [*self._book.transports(node_id)[:1], *relayed[:2]])
+            return
+        base = peer.address.rpartition("/")[0]
+        seen = [] if is_circuit(base) else [f"{base}/{one.rpartition('/')[2]}" for one in direct]
+        public = [one for one in direct if _is_public(one)]
+        self._book.connected(node_id, [*public[:2], *relayed[:2], *seen, *direct])
 
     async def _save_if_changed(self, now: float) -> None:
         if now >= self._next_save and self._book.is_changed:
@@ -195,10 +240,14 @@ class Dialer(INotifee):
         """Called by the library for every connection that is made."""
         await trio.lowlevel.checkpoint()
         node_id = str(conn.muxed_conn.peer_id)
-        if node_id in self._peers:
-            return
         addresses = conn.get_transport_addresses()
         address = str(addresses[0]) if addresses else ""
+        self._note_inbound(node_id, conn, address)
+        if (peer := self._peers.get(node_id)) is not None:
+            if is_circuit(peer.address) and not is_circuit(address):
+                peer.address = address
+                log.info("peer %s is now connected directly at %s", node_id, address)
+            return
         dialled = self._dialling.get(node_id, "")
         self._peers[node_id] = _Peer(address, self._clock(), bool(dialled))
         if len(self._peers) > self._max_peers:
@@ -207,7 +256,7 @@ class Dialer(INotifee):
             self._wake.set()
             return
         if dialled:
-            self._book.connected(node_id, [dialled.partition("/p2p/")[0]])
+            self._book.connected(node_id, [split_address(dialled)[0]])
         log.info("peer %s connected at %s (%d peers)", node_id, address, len(self._peers))
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:

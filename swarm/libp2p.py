@@ -35,11 +35,14 @@ from swarm.libp2p_host import (
     check_listening,
     close_listeners,
     parse_listen,
+    reachable_addresses,
 )
 from swarm.limits import Kind, PeerLimits
-from swarm.network_options import NetworkOptions
+from swarm.network_options import NetworkOptions, RelayUse
+from swarm.own_addresses import OwnAddresses
 from swarm.peer_book import PeerBook
 from swarm.protocol import TOPIC
+from swarm.reach import Reach
 from swarm.requests import MAX_PEERS_TOLD, Requests
 
 log = logging.getLogger(__name__)
@@ -95,10 +98,12 @@ async def open_libp2p(
     limits = build_limits(
         max_peers, options.max_per_address, options.max_per_subnet, options.is_exempt
     )
-    host = build_host(identity.seed, addresses, max_peers, counter, limits, options.announce)
+    own = OwnAddresses(identity.node_id, options.announce, reachable_addresses)
+    host = build_host(identity.seed, addresses, max_peers, counter, limits, own)
     gossip = Libp2pGossip(
         host, swarm_id, find, counter, limits, book, max_peers, clock, answer_catalogue, peer_limits
     )
+    gossip.add_reach(own, options.relay)
     if options.dht:
         gossip.kademlia = Kademlia(host, swarm_id, book, gossip.members, chance)
     outcome = _Outcome()
@@ -189,6 +194,7 @@ class Libp2pGossip:
         self._limits = limits
         self._book = book
         self.kademlia: Kademlia | None = None
+        self.reach: Reach | None = None
         self._num_announced = 0
         self._requests = Requests(
             host,
@@ -232,7 +238,9 @@ class Libp2pGossip:
             announcements_sent=self._num_announced,
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
-            connections_refused=self._limits.num_refused + self._dialer.num_turned_away,
+            connections_refused=self._limits.num_refused
+            + self._dialer.num_turned_away
+            + (self.reach.num_refused if self.reach else 0),
             messages_unsent=CountedQueue.num_unsent,
             limited=dict(self._peer_limits.num_limited),
             announcements_served=self._requests.num_told,
@@ -246,6 +254,10 @@ class Libp2pGossip:
         from; what a NAT makes of it is not known here."""
         return [str(address) for address in self._host.get_addrs()]
 
+    def add_reach(self, own: OwnAddresses, use: RelayUse) -> None:
+        """Lets it be reached, and reach others, through relays; before it runs."""
+        self.reach = Reach(self._host, own, self._book, self._dialer, use)
+
     def members(self) -> list[str]:
         """Node ids of the connected peers that are of this swarm."""
         return self._dialer.members()
@@ -253,6 +265,8 @@ class Libp2pGossip:
     async def run(self) -> None:
         """Keeps peers connected; raises what `find` raised."""
         async with trio.open_nursery() as nursery:
+            if self.reach is not None:
+                nursery.start_soon(self.reach.run)
             if self.kademlia is not None:
                 nursery.start_soon(self.kademlia.run)
             nursery.start_soon(self._dialer.run)

@@ -27,7 +27,7 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.exceptions import OpenConnectionError
-from libp2p.transport.tcp.tcp import TCP
+from libp2p.transport.tcp.tcp import TCP, TCPListener
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from swarm.connection_limits import ConnectionLimits, IsExempt, Place, is_loopback
@@ -73,9 +73,9 @@ def build_host(
     max_peers: int,
     counter: ByteCounter,
     limits: ConnectionLimits | None = None,
-    announce: Sequence[str] = (),
+    own: OwnAddresses | None = None,
 ) -> IHost:
-    """A host that is not running yet. Raises WrongAddress of what is to be announced.
+    """A host that is not running yet.
 
     Only Noise: the library offers plaintext by default, over which anybody can pose as any node.
     The library's own resource manager, auto-connector and dial retries are off: they refuse, dial
@@ -99,10 +99,10 @@ def build_host(
             outbound_upgrade_timeout=HANDSHAKE_S,
         ),
     )
-    own = OwnAddresses(str(host.get_id()), announce, reachable_addresses)
+    told = own or OwnAddresses(str(host.get_id()), (), reachable_addresses)
     instance: Any = host
     # Not by `addrs_factory`: the library cuts what that gives at the first peer id.
-    instance.get_addrs = lambda: own.told(instance.get_transport_addrs())
+    instance.get_addrs = lambda: told.told(instance.get_transport_addrs())
     network: Any = host.get_network()
     assert isinstance(network, Swarm)
     network.set_resource_manager(None)
@@ -128,6 +128,7 @@ class LimitedTCP(TCP):
         super().__init__()
         self._counter = counter
         self._limits = limits
+        self._listeners: list[TCPListener] = []
 
     def can_dial(self, maddr: Multiaddr) -> bool:
         """Whether it is an address of a peer itself, not of a relay before it."""
@@ -142,7 +143,10 @@ class LimitedTCP(TCP):
         if place is None:
             raise OpenConnectionError(f"as many connections with {host} as may be")
         try:
-            connection = await super()._dial_resolved(maddr, source)
+            if source is None:
+                connection = await super()._dial_resolved(maddr)
+            else:
+                connection = await self._dial_from(source, maddr)
         except BaseException:
             place.leave()
             raise
@@ -166,7 +170,46 @@ class LimitedTCP(TCP):
             finally:
                 place.leave()
 
-        return super().create_listener(handle)
+        listener = super().create_listener(handle)
+        self._listeners.append(listener)
+        return listener
+
+    async def _dial_from(self, source: tuple[str, int], maddr: Multiaddr) -> IRawConnection:
+        """Dials from a port that this host listens on, which opens a NAT for those who dial it."""
+        far = (_ip_of(maddr), int(str(maddr.value_for_protocol("tcp"))))
+        plain = socket.socket(socket.AF_INET6 if ":" in far[0] else socket.AF_INET)
+        try:
+            self._bind_beside_listener(plain, source)
+            sock = trio.socket.from_stdlib_socket(plain)
+            await sock.connect(far)
+        except OSError as error:
+            plain.close()
+            raise OpenConnectionError(
+                f"cannot dial {far} from port {source[1]}: {error}"
+            ) from error
+        except BaseException:
+            plain.close()
+            raise
+        return RawConnection(TrioTCPStream(trio.SocketStream(sock)), True)
+
+    def _bind_beside_listener(self, sock: socket.socket, source: tuple[str, int]) -> None:
+        """The port is shared for the moment of this call only: else another process of the user
+        could listen on it, too (libp2p_fixes.keep_the_port)."""
+        listening = [
+            one.socket
+            for listener in self._listeners
+            for one in listener.listeners
+            if one.socket.getsockname()[1] == source[1]
+        ]
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            for one in listening:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(source)
+        finally:
+            for one in listening:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 class CountingStream(ReadWriteCloser):

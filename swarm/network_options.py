@@ -19,3 +19,4 @@ class NetworkOptions:
     announce: tuple[str, ...] = ()
     """Addresses that peers are told instead of those that this machine sees."""
     dht: bool = True
+    relay: RelayUse = "auto"

@@ -4,6 +4,7 @@ Those that the operator names (`swarm.announce`), else those that it listens on.
 connection that this node dialled is not announced: its port was the operating system's choice, and
 nobody listens there. A peer that is dialled tries the address that it sees with the port that it
 is told (swarm/dialer.py), which covers an address that is translated one to one, as clouds do.
+Addresses through relays come and go with reservations (swarm/relay_client.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -38,11 +39,21 @@ class OwnAddresses:
         if len(self._announced) > MAX_ANNOUNCED:
             raise WrongAddress(f"swarm.announce: {MAX_ANNOUNCED} addresses at most")
         self._find_reachable = find_reachable
+        self._relayed: dict[str, list[str]] = {}
 
     def told(self, listening: Sequence[Multiaddr]) -> list[Multiaddr]:
         """What peers are told, each with the own peer id."""
         direct = self._announced or [str(one) for one in self._find_reachable(listening)]
-        return [Multiaddr(f"{one}/p2p/{self._node_id}") for one in direct]
+        relayed = [address for addresses in self._relayed.values() for address in addresses]
+        return [Multiaddr(f"{one}/p2p/{self._node_id}") for one in [*direct, *relayed]]
+
+    def add_relay(self, relay: str, addresses: Sequence[str]) -> None:
+        """This node can be reached through a relay, at these transport addresses."""
+        self._relayed[relay] = list(addresses)
+
+    def drop_relay(self, relay: str) -> None:
+        """This node can be reached through a relay no longer."""
+        self._relayed.pop(relay, None)
 
     def _parse(self, address: str) -> str:
         try:

@@ -24,13 +24,17 @@ MAX_RETRY_S = 60.0
 """Between attempts to reach a bootstrap node."""
 MAX_RETRY_KNOWN_S = 600.0
 """Between attempts to reach anybody else."""
+LOST_AFTER = 4
+"""Attempts to reach a peer that was connected; then what others tell of it is listened to, too: it
+may have moved, or be behind another relay."""
 STABLE_S = 10.0
 """A connection that ends sooner counts as an attempt that failed: the peer may be full."""
 NOT_OURS_S = 300.0
 """For so long a peer that turned out to belong to another swarm is left alone."""
 
+_ID = "[1-9A-HJ-NP-Za-km-z]+"
 _FORM = re.compile(
-    r"(/(?:ip4|ip6|dns|dns4|dns6)/[^/]{1,255}/tcp/\d{1,5})/p2p/([1-9A-HJ-NP-Za-km-z]+)"
+    rf"(/(?:ip4|ip6|dns|dns4|dns6)/[^/]{{1,255}}/tcp/\d{{1,5}}(?:/p2p/{_ID}/p2p-circuit)?)/p2p/({_ID})"
 )
 
 
@@ -39,7 +43,8 @@ class WrongAddress(ValueError):
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """An address of a peer as its transport part and its node id.
+    """An address of a peer as its transport part and its node id. The transport part may lead
+    through a relay: /ip4/ADDRESS/tcp/PORT/p2p/RELAY_ID/p2p-circuit.
 
     Raises:
         WrongAddress: it is none, or not over TCP.
@@ -103,8 +108,9 @@ class PeerBook:
                 continue
             known = self._known.get(node_id)
             self.num_heard += known is None and node_id != self._own_id
-            if known is None or not (known.was_connected or known.is_bootstrap):
-                self._add(address)
+            is_proven = known is not None and (known.was_connected or known.is_bootstrap)
+            if known is None or not is_proven or known.num_failures >= LOST_AFTER:
+                self._add(address, is_news=True)
 
     def due(self, now: float, busy: Collection[str]) -> list[str]:
         """Node ids to dial now, the longest due first, without those that are busy."""
@@ -119,6 +125,11 @@ class PeerBook:
         """Complete addresses of a peer, the best first."""
         known = self._known.get(node_id)
         return [f"{one}/p2p/{node_id}" for one in known.addresses] if known else []
+
+    def transports(self, node_id: str) -> list[str]:
+        """The same without the id."""
+        known = self._known.get(node_id)
+        return list(known.addresses) if known else []
 
     def connected(self, node_id: str, addresses: Sequence[str]) -> None:
         """A peer is connected and can be dialled at these transport addresses, the best first."""
@@ -151,10 +162,16 @@ class PeerBook:
             known.was_connected = False
 
     def to_share(self, connected: Collection[str], but: str, limit: int) -> list[str]:
-        """One address each of connected peers, for a peer (`but`) that asks for more."""
+        """The best address each of connected peers, and one through a relay where there is one,
+        for a peer (`but`) that asks for more."""
         ids = [one for one in self._known if one in connected and one != but]
         self._chance.shuffle(ids)
-        return [address for one in ids for address in self.addresses(one)[:1]][:limit]
+        return [address for one in ids for address in self._to_tell(one)][:limit]
+
+    def _to_tell(self, node_id: str) -> list[str]:
+        addresses = self.addresses(node_id)
+        relayed = [one for one in addresses if "/p2p-circuit/" in one]
+        return list(dict.fromkeys([*addresses[:1], *relayed[:1]]))
 
     def save(self) -> None:
         """Writes the file aside and renames it. Blocks for a moment.
@@ -171,7 +188,13 @@ class PeerBook:
         write_durably(self._file, json.dumps(lines, indent=0))
         self.is_changed = False
 
-    def _add(self, address: str, is_bootstrap: bool = False, was_connected: bool = False) -> None:
+    def _add(
+        self,
+        address: str,
+        is_bootstrap: bool = False,
+        was_connected: bool = False,
+        is_news: bool = False,
+    ) -> None:
         transport, node_id = split_address(address)
         if node_id == self._own_id:
             return
@@ -180,6 +203,10 @@ class PeerBook:
         known.was_connected |= was_connected
         if transport not in known.addresses and len(known.addresses) < MAX_ADDRESSES:
             known.addresses.append(transport)
+            if is_news and known.num_failures < LOST_AFTER:
+                known.next_try = 0.0  # not often: there is room for few
+        elif transport not in known.addresses and is_news and known.was_connected:
+            known.addresses[-1] = transport  # the least proven one
         self._shrink()
 
     def _shrink(self) -> None:

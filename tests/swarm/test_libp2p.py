@@ -401,8 +401,11 @@ async def test_any_interface_is_shown_as_an_address_that_can_be_dialled(nodes: N
 
 
 @trio_test
-async def test_addresses_that_the_operator_names_are_told_instead(nodes: Nodes) -> None:
-    options = NetworkOptions(announce=("/dns4/box.example.org/tcp/99", "/ip4/5.6.7.8/tcp/98"))
+async def test_addresses_that_the_operator_names_are_told_instead(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarm.dialer._is_public", lambda address: "/127.9." in address)
+    options = NetworkOptions(announce=("/ip4/127.9.0.1/tcp/99", "/ip4/127.9.0.2/tcp/98"))
     identity = Identity(secrets.token_bytes(32))
     told = [f"{one}/p2p/{identity.node_id}" for one in options.announce]
     with trio.fail_after(30):
@@ -412,8 +415,8 @@ async def test_addresses_that_the_operator_names_are_told_instead(nodes: Nodes) 
             nodes.open(hub.addresses()) as third,
         ):
             assert named.addresses() == told
-            await until(lambda: hub._book.addresses(named.node_id)[:2] == told)
-            await until(lambda: told[0] in third._book.addresses(named.node_id))
+            await until(lambda: set(hub._book.addresses(named.node_id)[:2]) == set(told))
+            await until(lambda: bool({*told} & {*third._book.addresses(named.node_id)}))
 
 
 @pytest.mark.parametrize(
