@@ -22,5 +22,5 @@ ledger.py     what each peer did; database.py the file of both
 share.py      own rollouts: sealed, kept, announced
 disk.py       small files that a crash leaves whole
 
-Not yet: scores and bans, catalogue requests, shards, peers behind a NAT.
+Not yet: scores and bans, shards, peers behind a NAT.
 """

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from rewards.worker import escape
 from swarm.announcements import Announcements
 from swarm.catalogue import decode_listing, decode_records, encode_get, encode_list
 from swarm.database import Offload
@@ -200,7 +201,7 @@ class CatchUp:
                 self._stops_at_known = not asking.is_over(self._limits)
                 return True
             except FetchFailed as error:
-                reason = str(error)
+                reason = escape(str(error))
         logger.info("%s is not asked what was missed any more for now: %s", asking.node_id, reason)
         self._stops_at_known &= not asking.num_taken
         self._leave(asking.node_id)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import trio
 
 from rewards.tasks import TaskFacts
+from rewards.worker import escape
 from swarm.admission import Admission, Admitted
 from swarm.announcements import Announcements
 from swarm.budget import Budget, BudgetLimits
@@ -303,7 +304,7 @@ class Intake:
                 records = await self._gossip.fetch(source, hashes, MAX_REPLY_BYTES)
             self._sources.answered(source)
         except (FetchFailed, trio.TooSlowError) as error:
-            logger.info("no rollouts from %s: %s", source, error)
+            logger.info("no rollouts from %s: %s", source, escape(str(error)))
             self._sources.failed(source)
             records = {}
         del self._waiting[source]

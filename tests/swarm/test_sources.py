@@ -166,6 +166,24 @@ async def test_silent_peers_with_many_offers_do_not_keep_others_out(
 
 
 @trio_test
+async def test_what_a_silent_peer_owes_is_asked_of_others_meanwhile(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    """All that is wanted is under way, and does not come."""
+    hostile, honest = swarm.peer(), swarm.peer()
+    node = swarm.node(fresh_target=4, max_from_one_author=4, limits=REAL)
+    take_all(hostile, silent)
+    async with swarm.running():
+        await hostile.gossip.announce(offers_of(hostile, range(10), []))
+        await trio.sleep(1)
+        await honest.gossip.announce(offers_of(honest, range(10), [honest]))
+        await trio.sleep(3)
+        assert honest.num_asked == 0, "no more than is wanted"
+        await trio.sleep(4)
+        assert await node.num_fresh() + node.refused.get("held_out", 0) == 4
+
+
+@trio_test
 async def test_slow_peers_get_half_of_the_places(swarm: Any, mock_clock: MockClock) -> None:
     """They answer, and so never fail; each holds a place for nearly as long as it may."""
     slow, quick = [swarm.peer() for _ in range(6)], swarm.peer()
