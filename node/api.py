@@ -89,7 +89,7 @@ def _add_probes(app: FastAPI, snapshot: TakeSnapshot) -> None:
     async def health() -> Response:
         return PlainTextResponse("ok")
 
-    @app.get("/ready", summary="Whether rounds can be made; 503 and the reason if not")
+    @app.get("/ready", summary="Whether it does its work; 503 and the reason if not")
     async def ready() -> Response:
         reason = why_not_ready(snapshot())
         return PlainTextResponse("ok") if reason is None else problem(503, reason)
@@ -137,9 +137,10 @@ def _add_page(app: FastAPI) -> None:
 
 
 def why_not_ready(snapshot: Snapshot) -> str | None:
-    """Why the learner neither makes rounds nor has made all of them; None when it does."""
+    """Why the learner neither makes rounds nor has made all of them; None when it does, and where
+    there is none to be (node/config.py: `mode`)."""
     learner = snapshot.learner
-    if learner.is_done:
+    if learner.is_done or not snapshot.has_policy:
         return None
     if learner.restart_in_s is not None:
         return f"the learner is down; it is started again in {max(learner.restart_in_s, 0):.0f} s"

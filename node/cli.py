@@ -100,10 +100,21 @@ def run(
     rounds: Rounds = None,
     seed: Seed = None,
     manifest: ManifestName = None,
+    generate_only: Annotated[
+        bool, typer.Option("--generate-only", help="Share rollouts of a model that stays as it is.")
+    ] = False,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="See the swarm, without a policy.")
+    ] = False,
+    relay: Annotated[
+        bool,
+        typer.Option("--relay", help="Be a public bootstrap node and relay, without a policy."),
+    ] = False,
     settings: Settings = None,
 ) -> None:
     """Run the node until it is stopped. SIGTERM: finish the round, checkpoint, end."""
     flags = {
+        "mode": _mode(generate_only, observe, relay),
         "home": home,
         "policy.model": model,
         "rollout.engine": engine,
@@ -112,6 +123,10 @@ def run(
         "manifest": manifest,
     }
     chosen = load_config(config, flags | _parse_settings(settings))
+    if not chosen.has_policy:
+        for name, given in (("--model", model), ("--engine", engine), ("--rounds", rounds)):
+            if given is not None:
+                raise ConfigError(f"{name}: mode {chosen.mode} has no policy; leave it out")
     _ = chosen.manifest_file  # a wrong name is told before the seconds of the imports
     log_to(None)
     from node.control import run_node
@@ -425,6 +440,15 @@ def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
     """The settings in force, as JSON."""
     chosen = load_config(config, _parse_settings(settings))
     console.print_json(chosen.model_dump_json())
+
+
+def _mode(generate_only: bool, observe: bool, relay: bool) -> str | None:
+    """The mode that a flag names; None where the settings say it."""
+    given = {"generate": generate_only, "observe": observe, "relay": relay}
+    modes = [mode for mode, is_asked in given.items() if is_asked]
+    if len(modes) > 1:
+        raise ConfigError("give one of --generate-only, --observe and --relay")
+    return modes[0] if modes else None
 
 
 def _parse_settings(settings: list[str] | None) -> dict[str, object]:

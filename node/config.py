@@ -20,6 +20,7 @@ Mode = Literal["train", "generate", "observe", "relay"]
 
 SWARM_FILE = "swarm.toml"
 """In a home: the file of the swarm that it joined."""
+NODE_PEERS, RELAY_PEERS = 64, 256
 ENVIRONMENT_PREFIX = "SAPO_"
 INSTALLERS = {"SAPO_PYTHON", "SAPO_EXTRA"}
 """Names in the environment that are deploy/install.sh's, not settings."""
@@ -217,8 +218,8 @@ class SwarmConfig(_Section):
     dht: bool = True
     """Lookups by Kademlia, so that one bootstrap node is enough to find the swarm. Without them
     peers are still asked for further ones every 30 s."""
-    max_peers: int = Field(default=64, ge=1, le=1024)
-    """Connections at most."""
+    max_peers: int | None = Field(default=None, ge=1, le=1024)
+    """Connections at most; None takes 64, or 256 in mode "relay"."""
     max_per_address: int = Field(default=8, ge=1)
     """Of them with one IP address (IPv6: one /64); loopback is exempt. Raise it where many nodes
     share an address behind one NAT."""
@@ -302,6 +303,16 @@ class NodeConfig(_Section):
     api: ApiConfig = ApiConfig()
     supervise: SuperviseConfig = SuperviseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether the node has a learner process and a verifier; else it only talks to peers."""
+        return self.mode in ("train", "generate")
+
+    @property
+    def max_peers(self) -> int:
+        """Connections at most."""
+        return self.swarm.max_peers or (RELAY_PEERS if self.mode == "relay" else NODE_PEERS)
 
     @property
     def manifest_file(self) -> Path:

@@ -7,6 +7,9 @@ traceback, except the learner, which is started again.
 On SIGTERM or Ctrl-C: the learner finishes or abandons its round and writes a checkpoint (at most
 `supervise.stop_s`, then it is killed), the node leaves the swarm and ends within 10 s more. A
 second signal ends everything at once.
+
+A node without a policy (modes "observe" and "relay") has neither a learner nor a verifier: it
+hears, keeps and passes on what is announced, and tells others what they missed.
 """
 
 import logging
@@ -26,14 +29,16 @@ from node.access import TOKEN_FILE, open_listener, open_token, write_address
 from node.answerer import Answerer
 from node.api import create_app, serve_api
 from node.batch import make_strategy
-from node.checkpoint import Checkpoints, find_start
+from node.checkpoint import find_start, open_checkpoints
 from node.config import ConfigError, NodeConfig, SwarmConfig
 from node.foreign import make_intake
 from node.history import History
 from node.home import keep_seed, open_home
+from node.manifest_check import address_problem
 from node.pipe import HeldOutDone, RoundDone
 from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
 from node.status import (
+    WHAT_IT_DOES,
     CatchUpStatus,
     ForeignFate,
     PeerStatus,
@@ -41,16 +46,17 @@ from node.status import (
     RoundReport,
     Snapshot,
 )
-from node.supervisor import LearnerEnd, Supervisor
+from node.supervisor import LearnerEnd, NoLearner, Supervisor
 from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from node.threads import OneAtATime, in_thread
+from rewards.tasks import TaskFacts
 from rewards.verifier import Verifier
 from swarm import catalogue
 from swarm.announcements import Announcements
 from swarm.catch_up import CatchUp, CatchUpStats
 from swarm.database import DatabaseTooNew, Offload, open_database
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
-from swarm.judge import VerifierJudge
+from swarm.judge import NoJudge, VerifierJudge
 from swarm.ledger import Ledger, PeerRecord
 from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.libp2p_fixes import WrongLibp2p
@@ -123,6 +129,14 @@ class Store:
         return await catalogue.answer(request, self.announcements, self.offload)
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a node with a policy has, besides what every node has."""
+
+    verifier: Verifier
+    publisher: Publisher
+
+
 @asynccontextmanager
 async def open_control(
     config: NodeConfig, learner: tuple[str, ...] | None = None
@@ -132,10 +146,12 @@ async def open_control(
     async with AsyncExitStack() as stack:
         home = stack.enter_context(open_home(config.home))
         identity = stack.enter_context(open_identity(home))
-        checkpoints = Checkpoints(home / "checkpoints", config.checkpoint.keep)
-        find_start(config, manifest.swarm_id, checkpoints)  # a wrong home is told at once
+        if config.has_policy:
+            find_start(config, manifest.swarm_id, open_checkpoints(config))  # told at once
         listener = stack.enter_context(open_listener(config.api.host, config.api.port))
-        verifier = stack.enter_context(open_verifier(config, manifest))
+        verifier: Verifier | None = None
+        if config.has_policy:
+            verifier = stack.enter_context(open_verifier(config, manifest))
         store = await stack.enter_async_context(
             open_store(config, manifest.rules, home, identity.node_id)
         )
@@ -148,26 +164,26 @@ async def open_control(
                 find=store.find,
                 bootstrap=(*manifest.bootstrap.peers, *config.swarm.bootstrap),
                 peers_file=home / "peers.json",
-                max_peers=config.swarm.max_peers,
-                options=network_options(config.swarm),
+                max_peers=config.max_peers,
+                options=network_options(config),
                 answer_catalogue=store.answer_catalogue,
                 peer_limits=limits,
             )
         )
-        sequences = Sequences(home / SEQUENCE_FILE)
-        publisher = Publisher(
-            identity,
-            manifest.swarm_id,
-            manifest.rules,
-            sequences,
-            store.pool,
-            gossip,
-            store.offload,
-            kept=store.announcements,
-        )
-        yield Control(
-            config, manifest, verifier, store, publisher, gossip, limits, listener, learner
-        )
+        work: Work | None = None
+        if verifier is not None:
+            publisher = Publisher(
+                identity,
+                manifest.swarm_id,
+                manifest.rules,
+                Sequences(home / SEQUENCE_FILE),
+                store.pool,
+                gossip,
+                store.offload,
+                kept=store.announcements,
+            )
+            work = Work(verifier, publisher)
+        yield Control(config, manifest, store, gossip, limits, listener, work, learner)
 
 
 def peer_limits(config: SwarmConfig) -> PeerLimits:
@@ -184,14 +200,21 @@ def peer_limits(config: SwarmConfig) -> PeerLimits:
     )
 
 
-def network_options(config: SwarmConfig) -> NetworkOptions:
-    """What the settings say about connections."""
+def network_options(config: NodeConfig) -> NetworkOptions:
+    """What the settings say about connections.
+
+    Raises:
+        ConfigError: two of them contradict one another.
+    """
+    swarm = config.swarm
+    if config.mode == "relay" and swarm.relay in ("use", "off"):
+        raise ConfigError(f"swarm.relay = '{swarm.relay}' contradicts mode 'relay'; leave it out")
     return NetworkOptions(
-        max_per_address=config.max_per_address,
-        max_per_subnet=config.max_per_subnet,
-        announce=config.announce,
-        dht=config.dht,
-        relay=config.relay,
+        max_per_address=swarm.max_per_address,
+        max_per_subnet=swarm.max_per_subnet,
+        announce=swarm.announce,
+        dht=swarm.dht,
+        relay="serve" if config.mode == "relay" else swarm.relay,
     )
 
 
@@ -215,7 +238,7 @@ async def open_store(
                 max_bytes=config.swarm.announcements_mib * 2**20,
             ),
             ledger=ledger,
-            history=await offload(History, database),
+            history=await offload(History, database, "generated_" * (config.mode == "generate")),
             offload=offload,
         )
     finally:
@@ -231,17 +254,16 @@ class Control:
         self,
         config: NodeConfig,
         manifest: Manifest,
-        verifier: Verifier,
         store: Store,
-        publisher: Publisher,
         gossip: Libp2pGossip,
         limits: PeerLimits,
         listener: socket.socket,
+        work: Work | None,
         learner: tuple[str, ...] | None,
     ) -> None:
         self._config = config
         self._manifest = manifest
-        self._verifier = verifier
+        self._work = work
         self._store = store
         self._gossip = gossip
         self._listener = listener
@@ -253,7 +275,8 @@ class Control:
             swarm_id=manifest.swarm_id,
             swarm_name=manifest.about.name,
             home=str(config.home),
-            model=config.policy.model,
+            mode=config.mode,
+            model=config.policy.model if config.has_policy else "",
             num_foreign=make_strategy(config).most_foreign,
             shares=config.swarm.share != "none",
             hang_s=config.supervise.hang_s,
@@ -263,7 +286,7 @@ class Control:
             config,
             manifest,
             gossip,
-            VerifierJudge(verifier, config.verify.workers),
+            VerifierJudge(work.verifier, config.verify.workers) if work else NoJudge(),
             store.pool,
             store.ledger,
             store.offload,
@@ -271,19 +294,22 @@ class Control:
             peer_limits=limits,
         )
         self._catch_up = CatchUp(gossip, store.announcements, self._intake.hear, store.offload)
-        self._answerer = Answerer(
-            config.swarm,
-            verifier,
-            store.pool,
-            publisher,
-            self._intake,
-            store.offload,
-            seed=keep_seed(config.home, config.seed),
-            rules=manifest.rules,
-            model=config.policy.model,
-            clock=time.time,
-        )
-        self._supervisor = Supervisor(config, self._answerer.answer, self._hear, learner)
+        self._answerer: Answerer | None = None
+        self._supervisor: Supervisor | NoLearner = NoLearner()
+        if work is not None:
+            self._answerer = Answerer(
+                config.swarm,
+                work.verifier,
+                store.pool,
+                work.publisher,
+                self._intake,
+                store.offload,
+                seed=keep_seed(config.home, config.seed),
+                rules=manifest.rules,
+                model=config.policy.model,
+                clock=time.time,
+            )
+            self._supervisor = Supervisor(config, self._answerer.answer, self._hear, learner)
 
     def snapshot(self) -> Snapshot:
         """The node as it is; what needs a disk is at most a second old."""
@@ -298,6 +324,7 @@ class Control:
 
     async def run(self) -> LearnerEnd:
         """Runs until the learner has ended in order, or a stop is asked and heeded."""
+        self._say_mode()
         await self._recall()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_signals)
@@ -314,6 +341,16 @@ class Control:
             nursery.cancel_scope.cancel()
         return end
 
+    def _say_mode(self) -> None:
+        if self._config.mode != "train":
+            logger.info("mode %s: %s", self._config.mode, WHAT_IT_DOES[self._config.mode])
+        if self._config.mode == "relay":
+            for address in self._gossip.addresses():
+                if (problem := address_problem(address)) is None:
+                    logger.info('for [bootstrap] of the swarm file: "%s"', address)
+                else:
+                    logger.warning('not for strangers: "%s": %s', address, problem[1])
+
     async def _recall(self) -> None:
         """What the database knows from before."""
         history = self._store.history
@@ -321,17 +358,26 @@ class Control:
         self._measured.heldout = tuple(await self._store.offload(history.heldout))
 
     async def _take_in(self) -> None:
-        """Finds which tasks this machine judges as all do, then takes peers' rollouts."""
-        usable, left_out = await in_thread(find_usable_tasks, self._verifier, self._manifest)
-        self._measured.isolation = find_isolation(self._config, self._verifier)
-        self._measured.tasks, self._measured.tasks_left_out = tuple(usable), dict(left_out)
-        self._answerer.task_names = tuple(usable)
-        self._answerer.has_tasks.set()
-        self._intake.judge_tasks(usable)
+        """Takes what peers announce, and their rollouts, where any are wanted."""
+        if self._work is None:
+            # As if it judged all: what it hears is refused as not wanted, not for another reason.
+            self._intake.judge_tasks(_as_declared(self._manifest.rules))
+        else:
+            await self._find_tasks(self._work.verifier)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._catch_up.run)
             await self._intake.run()
             nursery.cancel_scope.cancel()
+
+    async def _find_tasks(self, verifier: Verifier) -> None:
+        """Finds which tasks this machine judges as all do."""
+        usable, left_out = await in_thread(find_usable_tasks, verifier, self._manifest)
+        self._measured.isolation = find_isolation(self._config, verifier)
+        self._measured.tasks, self._measured.tasks_left_out = tuple(usable), dict(left_out)
+        assert self._answerer is not None
+        self._answerer.task_names = tuple(usable)
+        self._answerer.has_tasks.set()
+        self._intake.judge_tasks(usable)
 
     async def _hear(self, news: RoundDone | HeldOutDone) -> None:
         """Keeps what the learner reports, and credits the authors of what it used."""
@@ -403,21 +449,31 @@ class Control:
                     logger.warning("%s again: ending at once", name)
                     self._supervisor.kill()
                     os._exit(128 + number)
-                logger.warning(
-                    "%s: the learner may finish its round and write a checkpoint (at most %.0f s); "
-                    "once more ends at once",
-                    name,
-                    self._config.supervise.stop_s,
-                )
+                logger.warning("%s: %s; once more ends at once", name, self._way_out)
                 self._stop_asked.set()
-                self._answerer.stop_waiting()
+                if self._answerer is not None:
+                    self._answerer.stop_waiting()
                 self._supervisor.stop()
+
+    @property
+    def _way_out(self) -> str:
+        if self._work is None:
+            return "leaving the swarm"
+        limit_s = self._config.supervise.stop_s
+        return f"the learner may finish its round and write a checkpoint (at most {limit_s:.0f} s)"
 
     def _log_end(self, end: LearnerEnd) -> None:
         if end.failure:
             logger.error("the learner cannot go on: %s", end.failure)
         elif end.was_killed:
             logger.error("the learner was killed; the last checkpoint stands")
+
+
+def _as_declared(rules: Rules) -> dict[str, TaskFacts]:
+    return {
+        task.name: TaskFacts(task.digest, deterministic=False, num_questions=None)
+        for task in rules.tasks
+    }
 
 
 def _catch_up_status(stats: CatchUpStats) -> CatchUpStatus:

@@ -13,11 +13,17 @@ _decode_heldout = msgspec.msgpack.Decoder(HeldOutStatus).decode
 class History:
     """Synchronous; like the pool it is used from the database's thread only."""
 
-    def __init__(self, database: Database) -> None:
-        """Makes its tables where they are missing."""
+    def __init__(self, database: Database, of: str = "") -> None:
+        """Makes its tables where they are missing.
+
+        Args:
+            of: begins their names: what a fixed model did is kept apart from what was trained in
+                the same home, since both count their rounds from 1.
+        """
         self._database = database
+        self._rounds, self._heldout = f"{of}rounds", f"{of}heldout"
         with database.transaction():
-            for table in ("rounds", "heldout"):
+            for table in (self._rounds, self._heldout):
                 database.execute(
                     f"CREATE TABLE IF NOT EXISTS {table} "
                     "(round INTEGER PRIMARY KEY, report BLOB NOT NULL)"
@@ -25,29 +31,30 @@ class History:
 
     def put_round(self, report: RoundReport) -> None:
         """Keeps a round; one that is made again after a restart replaces its first try."""
-        self._put("rounds", report.round, _encode(report))
+        self._put(self._rounds, report.round, _encode(report))
 
     def put_heldout(self, found: HeldOutStatus) -> None:
         """Keeps an evaluation."""
-        self._put("heldout", found.round, _encode(found))
+        self._put(self._heldout, found.round, _encode(found))
 
     def rounds(self, since: int = 0, limit: int = 1000) -> list[RoundReport]:
         """Up to `limit` rounds after round `since`, oldest first."""
         rows = self._database.execute(
-            "SELECT report FROM rounds WHERE round > ? ORDER BY round LIMIT ?", (since, limit)
+            f"SELECT report FROM {self._rounds} WHERE round > ? ORDER BY round LIMIT ?",
+            (since, limit),
         )
         return [_decode_report(blob) for (blob,) in rows]
 
     def last_rounds(self, limit: int) -> list[RoundReport]:
         """The newest `limit` rounds, oldest first."""
         rows = self._database.execute(
-            "SELECT report FROM rounds ORDER BY round DESC LIMIT ?", (limit,)
+            f"SELECT report FROM {self._rounds} ORDER BY round DESC LIMIT ?", (limit,)
         )
         return [_decode_report(blob) for (blob,) in rows][::-1]
 
     def heldout(self) -> list[HeldOutStatus]:
         """All evaluations, oldest first."""
-        rows = self._database.execute("SELECT report FROM heldout ORDER BY round")
+        rows = self._database.execute(f"SELECT report FROM {self._heldout} ORDER BY round")
         return [_decode_heldout(blob) for (blob,) in rows]
 
     def _put(self, table: str, number: int, blob: bytes) -> None:

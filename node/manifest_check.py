@@ -106,7 +106,7 @@ def _bootstrap(manifest: Manifest) -> Iterator[Finding]:
     sound = 0
     for address in peers:
         shown = printable(address, 120)
-        if (problem := _address_problem(address)) is None:
+        if (problem := address_problem(address)) is None:
             sound += 1
         else:
             outcome, said = problem
@@ -120,7 +120,9 @@ def _bootstrap(manifest: Manifest) -> Iterator[Finding]:
     yield Finding("bootstrap", _HOLDS, f"{sound} of {len(peers)} addresses are public")
 
 
-def _address_problem(address: str) -> tuple[Outcome, str] | None:
+def address_problem(address: str) -> tuple[Outcome, str] | None:
+    """Why an address is not one for [bootstrap], and how bad that is; None where it is one. Not
+    checked: whether somebody answers."""
     try:
         transport = Multiaddr(split_address(address)[0])
     except WrongAddress:

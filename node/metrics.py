@@ -55,7 +55,7 @@ def _over_peers(name: str) -> Callable[[Snapshot], Samples]:
 def _info(snapshot: Snapshot) -> Samples:
     learner = snapshot.learner
     values = (snapshot.version, snapshot.swarm_id, snapshot.swarm_name, snapshot.node_id)
-    return [((*values, snapshot.model, learner.engine), 1.0)]
+    return [((*values, snapshot.model, learner.engine, snapshot.mode), 1.0)]
 
 
 def _stages(snapshot: Snapshot) -> Samples:
@@ -111,7 +111,7 @@ METRICS: tuple[Row, ...] = (
         "gauge",
         "Always 1; which node this is, in its labels.",
         _info,
-        ("version", "swarm_id", "swarm_name", "node_id", "model", "engine"),
+        ("version", "swarm_id", "swarm_name", "node_id", "model", "engine", "mode"),
     ),
     Row(
         "sapo_start_time_seconds",
@@ -573,6 +573,36 @@ METRICS: tuple[Row, ...] = (
 )
 """Every metric of the node; there is no other."""
 
+OF_UPDATES = frozenset(
+    f"sapo_round_{name}"
+    for name in (
+        "batch_reward",
+        "loss",
+        "gradient_norm",
+        "learning_rate",
+        "clipped_ratio",
+        "groups",
+        "groups_replayed",
+        "effective_sample_ratio",
+        "kl_to_start_nats",
+        "braked",
+        "update_skipped",
+        "foreign_groups_wanted",
+        "foreign_groups",
+    )
+)
+"""They have no value in a node whose mode has it learn nothing: 0 would be untrue."""
+
+OF_A_POLICY = ("sapo_learner_", "sapo_policy_", "sapo_tokens_", "sapo_round_", "sapo_heldout_")
+"""So begin those, and `sapo_tasks` is one, that have no value where there is no policy."""
+
+
+def _applies(row: Row, snapshot: Snapshot) -> bool:
+    is_of_policy = row.name.startswith(OF_A_POLICY) or row.name == "sapo_tasks"
+    return (snapshot.has_policy or not is_of_policy) and (
+        snapshot.learns or row.name not in OF_UPDATES
+    )
+
 
 class _Collector(Collector):
     def __init__(self, snapshot: Snapshot) -> None:
@@ -582,7 +612,8 @@ class _Collector(Collector):
         for row in METRICS:
             kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
             family = kind(row.name, row.help, labels=row.labels)
-            for labels, value in row.read(self._snapshot):
+            samples = row.read(self._snapshot) if _applies(row, self._snapshot) else ()
+            for labels, value in samples:
                 family.add_metric(labels, value)
             yield family
 

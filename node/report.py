@@ -16,7 +16,7 @@ from rich.text import Text
 
 from node.access import read_address, read_token
 from node.escape import printable
-from node.status import PeerStatus, RoundReport, Snapshot, Stage
+from node.status import WHAT_IT_DOES, PeerStatus, RoundReport, Snapshot, Stage
 from node.status_json import from_json
 from node.summary import smooth
 from node.view import sparkline
@@ -148,21 +148,27 @@ def _paragraph(snapshot: Snapshot) -> str:
     learner = snapshot.learner
     since = datetime.fromtimestamp(snapshot.started).strftime("%Y-%m-%d %H:%M")
     of = "" if learner.target_rounds is None else f" of {learner.target_rounds:,}"
+    made = f" and has made {learner.round:,}{of} rounds" if snapshot.has_policy else ""
     lines = [
         f"{short_id(snapshot.node_id)} in the swarm {printable(snapshot.swarm_name)} runs since "
-        f"{since} ({span(snapshot.now - snapshot.started)}) and has made {learner.round:,}{of} "
-        "rounds.",
-        _doing(snapshot),
+        f"{since} ({span(snapshot.now - snapshot.started)}){made}.",
     ]
+    if snapshot.has_policy:
+        lines.append(_doing(snapshot))
     connected = sum(peer.connected for peer in snapshot.peers)
-    if used := snapshot.foreign_groups_used[-LATELY:]:
+    if snapshot.learns and (used := snapshot.foreign_groups_used[-LATELY:]):
         wanted = snapshot.last_round.foreign_wanted if snapshot.last_round else 0
         lines.append(
             f"Of its last {len(used)} rounds, {sum(count > 0 for count in used)} learned from "
             f"peers: {sum(used):,} foreign groups, with {wanted:,} wanted in each round."
         )
+    if snapshot.mode == "generate" and (last := snapshot.last_round):
+        lines.append(
+            f"It shared {last.num_shared:,} of the {last.num_questions:,} rollouts of its last "
+            "round."
+        )
     if not connected:
-        lines.append("No peer is connected: it learns alone.")
+        lines.append(f"No peer is connected{': it learns alone' * snapshot.learns}.")
     return " ".join(lines)
 
 
@@ -189,7 +195,10 @@ def _figures(snapshot: Snapshot) -> Table:
     def add(name: str, value: str, is_unusual: bool = False) -> None:
         table.add_row(name, Text(value, style="bold yellow" if is_unusual else ""))
 
-    add("model", f"{printable(snapshot.model)} on {printable(learner.engine) or '(loading)'}")
+    what = WHAT_IT_DOES.get(snapshot.mode, "does what this version does not know")
+    add("mode", f"{printable(snapshot.mode)}: it {what}")
+    if snapshot.has_policy:
+        add("model", f"{printable(snapshot.model)} on {printable(learner.engine) or '(loading)'}")
     if learner.engine_warning:
         add("", printable(learner.engine_warning, 500), is_unusual=True)
     if rewards := smooth(list(snapshot.own_reward)):
@@ -201,7 +210,7 @@ def _figures(snapshot: Snapshot) -> Table:
     if last := snapshot.last_round:
         if last.shaped_reward is not None:
             add("with own terms", f"{last.shaped_reward:.3f} in the last round")
-        if last.num_groups:
+        if last.num_groups and snapshot.learns:
             add("batch", _batch(last))
         if last.brake:
             add("brake", printable(last.brake, 500), is_unusual=True)
@@ -214,6 +223,7 @@ def _figures(snapshot: Snapshot) -> Table:
         f"{pool.fresh:,} fresh, {pool.used:,} used, {pool.own:,} own, {size(pool.num_bytes)}; "
         f"{pool.offers:,} offers",
     )
+    add("kept", f"{pool.announcements:,} announcements, for peers that were away")
     add("refused", _reasons(snapshot.refused) or "nothing")
     add("traffic", f"{size(snapshot.bytes_sent)} out, {size(snapshot.bytes_received)} in")
     if snapshot.announcements_dropped:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import msgspec
 
+from node.manifest_check import address_problem
 from node.memory import memory_by_part
 from node.status import (
     CatchUpStatus,
@@ -33,6 +34,12 @@ HARMLESS = frozenset(
     {Refusal.OWN, Refusal.REPEATED, Refusal.SEEN, Refusal.NOT_WANTED, Refusal.CROWDED_OUT}
 )
 """Refusals that happen all the time where all is well."""
+WITHOUT_PEERS = {
+    "train": "this node learns alone",
+    "generate": "nobody gets what this node generates",
+    "observe": "there is nothing to see",
+    "relay": "nobody uses this relay",
+}
 LAG_S = 1.0
 """A control process whose loop is held up for longer answers its peers too late."""
 
@@ -46,17 +53,19 @@ class NodeFacts:
     swarm_name: str
     home: str
     model: str
+    """Empty without a policy."""
     num_foreign: int
     """J."""
     shares: bool
     hang_s: float
     started: float
     """Unix seconds."""
+    mode: str = "train"
 
     @property
     def is_alone(self) -> bool:
-        """Whether it neither gives nor takes."""
-        return not self.num_foreign and not self.shares
+        """Whether it neither gives nor takes, and is to learn anyway."""
+        return self.mode == "train" and not self.num_foreign and not self.shares
 
 
 @dataclass
@@ -114,7 +123,10 @@ def make_snapshot(
         refused=measured.refused,
         heldout=measured.heldout,
         addresses=tuple(addresses),
-        warnings=tuple(find_warnings(facts, measured, learner, len(connections), traffic, now)),
+        warnings=(
+            *_mode_warnings(facts, addresses),
+            *find_warnings(facts, measured, learner, len(connections), traffic, now),
+        ),
         bytes_sent=traffic.bytes_sent,
         bytes_received=traffic.bytes_received,
         announcements_sent=traffic.announcements_sent,
@@ -126,8 +138,9 @@ def make_snapshot(
         catch_up=measured.catch_up,
         connections_refused=traffic.connections_refused,
         control_cpu_s=round(time.process_time(), 2),
-        memory_mib=measured.memory_mib,
+        memory_mib={part: mib for part, mib in measured.memory_mib.items() if mib},
         model=facts.model,
+        mode=facts.mode,
         total_tokens=measured.total_tokens,
         tasks=measured.tasks,
         tasks_left_out=measured.tasks_left_out,
@@ -187,12 +200,12 @@ def find_warnings(
     if (more := len(measured.tasks_left_out) - SHOWN_TASKS) > 0:
         warnings.append(f"{more} more tasks are left out")
     if not facts.is_alone and not num_connected and now - facts.started > LONELY_AFTER_S:
-        warnings.append("no peer is connected: this node learns alone")
+        warnings.append(f"no peer is connected: {WITHOUT_PEERS[facts.mode]}")
     warnings += _round_warnings(facts, list(measured.reports)[-LATELY:])
     admitted = sum(peer.rollouts_admitted for peer in measured.peers)
     refused = {name: num for name, num in measured.refused.items() if name not in HARMLESS}
     num_refused = sum(refused.values())
-    if num_refused >= LATELY and not admitted:
+    if facts.num_foreign and num_refused >= LATELY and not admitted:
         worst = max(refused, key=lambda name: refused[name])
         warnings.append(f"all of {num_refused} offers were refused, most as {worst}")
     if traffic.announcements_dropped:
@@ -207,6 +220,18 @@ def find_warnings(
     if measured.lag_s > LAG_S:
         warnings.append(f"the control process lags: it was held up for {measured.lag_s:.1f} s")
     return warnings
+
+
+def _mode_warnings(facts: NodeFacts, addresses: Sequence[str]) -> list[str]:
+    """What keeps a node from doing what its mode says."""
+    if facts.mode == "generate" and not facts.shares:
+        return ["it generates for nobody: swarm.share = 'none'"]
+    if facts.mode == "relay" and all(map(address_problem, addresses)):
+        return [
+            "none of this relay's addresses is public: strangers cannot dial it; name one with "
+            "swarm.announce"
+        ]
+    return []
 
 
 def _round_warnings(facts: NodeFacts, lately: Sequence[RoundReport]) -> list[str]:

@@ -33,6 +33,17 @@ class Stage(StrEnum):
     STOPPED = "stopped"
 
 
+WHAT_IT_DOES = {
+    "train": "learns from its own rollouts and from those of peers, and shares its own",
+    "generate": "shares rollouts of a model that stays as it is, and learns nothing",
+    "observe": "sees the swarm and passes on what is announced; it has no policy, fetches and "
+    "shares nothing",
+    "relay": "is an address for those who join, and a way to those whom nobody can dial; it has no "
+    "policy, fetches and shares nothing",
+}
+"""What a node does in each mode, for people: follows "it"."""
+
+
 class ForeignFate(StrEnum):
     """What became of a foreign rollout that the mixer drew."""
 
@@ -73,7 +84,8 @@ class RoundReport(msgspec.Struct, frozen=True):
     own_reward: float
     """Share of this node's own answers of the round that are correct."""
     batch_reward: float
-    """The same over the training set T (the paper's number; equal to own_reward alone)."""
+    """The same over the training set T (the paper's number; equal to own_reward alone); 0 where
+    there is none, since nothing is learned (mode "generate")."""
     zero_advantage_share: float
     """Share of own groups whose rewards, own terms included, are all equal: they teach nothing."""
     num_questions: int
@@ -316,6 +328,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     memory_mib: dict[str, float] = {}
     """Resident memory by part: control, learner, verifier."""
     model: str = ""
+    mode: str = "train"
+    """What the node does: train, generate, observe or relay (`mode` in node/config.py)."""
     total_tokens: int = 0
     tasks: tuple[str, ...] = ()
     """Offered and judged by this node."""
@@ -323,3 +337,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Of the manifest, but not offered and not judged by this node -> why, as a sentence."""
     isolation: Isolation | None = None
     """What keeps the verifier's workers from files and network; None until one is ready."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether there are updates."""
+        return self.mode == "train"
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether there are a learner process and rounds."""
+        return self.mode in ("train", "generate")

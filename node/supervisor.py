@@ -253,6 +253,29 @@ class Supervisor:
             self._last_error = f"ended with status {status}; its traceback stands in the log"
 
 
+class NoLearner:
+    """Stands where a Supervisor would in a node without a policy: waits until it is to stop."""
+
+    def __init__(self) -> None:
+        self._stop_asked = trio.Event()
+
+    def status(self) -> LearnerStatus:
+        """There is none."""
+        return LearnerStatus(stage=Stage.STOPPED)
+
+    def stop(self) -> None:
+        """Lets `run` return."""
+        self._stop_asked.set()
+
+    def kill(self) -> None:
+        """Nothing to end."""
+
+    async def run(self) -> LearnerEnd:
+        """Until `stop`."""
+        await self._stop_asked.wait()
+        return LearnerEnd()
+
+
 async def _read_frame(stream: trio.lowlevel.FdStream) -> bytes | None:
     """The next message's payload; None at the end of the stream, also in the middle of a frame."""
     header = await _read_exactly(stream, 4)

@@ -76,6 +76,20 @@ class VerifierJudge:
         )
 
 
+class NoJudge:
+    """Of a node that wants nothing of its peers, so that nobody asks it."""
+
+    async def expand(self, question: Question) -> tuple[Expansion | Unscorable, float]:
+        """See Judge."""
+        raise AssertionError("a node without a verifier has fetched something")
+
+    async def judge(self, question: Question, answer: Answer) -> tuple[Verdict, float]:
+        """See Judge."""
+        raise AssertionError("a node without a verifier has fetched something")
+
+    judge_afresh = judge
+
+
 class ScriptedJudge:
     """The Judge of tests: question i of a task asks for i, and "i" is the correct answer.
 

@@ -20,6 +20,14 @@ const DOING = {
   stopped: ["Stopped", ""],
 };
 
+// What a node does that does not train: what "now" says, and a line for people.
+const MODES = {
+  train: ["", ""],
+  generate: ["", "shares rollouts of a model that stays as it is, and learns nothing"],
+  observe: ["Observing", "sees the swarm and passes on what is announced"],
+  relay: ["Relaying", "an address for those who join, and a way to those whom nobody can dial"],
+};
+
 const byId = (id) => document.getElementById(id);
 
 function say(place, text) {
@@ -32,17 +40,23 @@ function show(node) {
   byId("live").hidden = false;
   say(byId("swarm"), `${printable(node.swarm_name)} · ${printable(node.swarm_id).slice(0, 12)}`);
   say(byId("node"), printable(node.node_id));
-  document.title = `sapo · round ${node.learner.round}`;
+  const learns = node.mode === "train", hasPolicy = learns || node.mode === "generate";
+  for (const one of document.querySelectorAll(".of-policy")) one.hidden = !hasPolicy;
+  for (const one of document.querySelectorAll(".of-learning")) one.hidden = !learns;
+  const [doing, what] = MODES[node.mode] ?? [printable(node.mode), ""];
+  document.title = doing ? `sapo · ${doing}` : `sapo · round ${node.learner.round}`;
+  say(byId("mode"), what);
+  byId("mode").hidden = !what;
   showWarnings(node);
-  showNow(node);
+  showNow(node, doing);
   showLearning(node);
-  showLastRound(node.last_round);
+  showLastRound(node.last_round, learns);
   showHeldOut(node.heldout);
   showPeers(node);
   showRefused(node.refused);
   showPool(node.pool);
   showTraffic(node);
-  showMachine(node);
+  showMachine(node, hasPolicy);
   say(byId("foot"), `version ${printable(node.version)} · ${printable(node.home)} · dial: ` +
     (node.addresses.map((one) => printable(one)).join(", ") || "no address yet"));
 }
@@ -57,11 +71,12 @@ function showWarnings(node) {
 }
 
 function showNow({ learner, now, started, peers, last_round: last, own_reward: rewards,
-                   foreign_groups_used: used, total_tokens: tokens }) {
+                   foreign_groups_used: used }, ofMode) {
   const isDown = learner.restart_in_s !== null;
   const [doing, note] = DOING[learner.stage] ?? [printable(learner.stage), ""];
   let stage = doing, more = `for ${span(learner.stage_age_s)}${note ? ` · ${note}` : ""}`;
-  if (learner.is_done) [stage, more] = ["Done", "all rounds are made"];
+  if (ofMode) [stage, more] = [ofMode, `up ${span(now - started)}`];
+  else if (learner.is_done) [stage, more] = ["Done", "all rounds are made"];
   else if (isDown) {
     stage = "Learner down";
     more = `starts again in ${span(learner.restart_in_s)}: ${printable(learner.last_error)}`;
@@ -96,27 +111,28 @@ function showLearning({ own_reward: rewards, foreign_groups_used: used, last_rou
   drawForeign(byId("foreign-chart"), used, first);
 }
 
-function showLastRound(last) {
+function showLastRound(last, learns) {
   if (last === null) return list(byId("last-round"), [["no round yet", ""]]);
   const total = Object.values(last.seconds).reduce((sum, one) => sum + one, 0);
   const slowest = Object.entries(last.seconds).sort((a, b) => b[1] - a[1]).slice(0, 3);
   const tokensPerS = last.own_tokens / Math.max(last.seconds.generating ?? 0, 1e-9);
   list(byId("last-round"), [
     ["own reward", number(last.own_reward)],
-    ["with peers' answers", number(last.batch_reward)],
+    ...(learns ? [["with peers' answers", number(last.batch_reward)]] : []),
     ["groups that teach nothing", percent(last.zero_advantage_share)],
     ["answers", `${count(last.num_answers)} to ${count(last.num_questions)} questions`],
     ["unscorable", count(last.num_unscorable), last.num_unscorable > 0],
     ["shared with peers", count(last.num_shared)],
     ["tokens/s", last.seconds.generating ? count(Math.round(tokensPerS)) : "–"],
     ["entropy", `${number(last.entropy, 2)} nats`],
-    ["batch", `${count(last.num_groups)} groups, ${count(last.num_replayed)} replayed, ` +
-      `effective sample size ${percent(last.effective_sample_size)}`],
+    ...(learns ? [["batch", `${count(last.num_groups)} groups, ${count(last.num_replayed)} ` +
+      `replayed, effective sample size ${percent(last.effective_sample_size)}`]] : []),
     ...(last.kl_to_start === null ? []
       : [["from the start", `${number(last.kl_to_start)} nats per token`]]),
     ...(last.brake ? [["brake", printable(last.brake, 500), true]] : []),
-    ["update", last.update_skipped === null ? `loss ${number(last.loss)}, gradient ${number(last.gradient_norm)}`
-      : `skipped: ${printable(last.update_skipped)}`, last.update_skipped !== null],
+    ...(learns ? [["update", last.update_skipped === null
+      ? `loss ${number(last.loss)}, gradient ${number(last.gradient_norm)}`
+      : `skipped: ${printable(last.update_skipped)}`, last.update_skipped !== null]] : []),
     ["took", `${span(total)} · ${slowest.map(([stage, s]) => `${printable(stage)} ${number(s, 1)}`).join(", ")}`],
   ]);
 }
@@ -213,6 +229,7 @@ function showPool(pool) {
     ["own, served", count(pool.own)],
     ["offered, not fetched", count(pool.offers)],
     ["size", bytes(pool.num_bytes)],
+    ["announcements kept", count(pool.announcements)],
     ["from news to pool", span(pool.announced_to_pool_s)],
     ["fetched", bytes(pool.fetched_bytes)],
   ]);
@@ -233,15 +250,15 @@ function showTraffic(node) {
   ]);
 }
 
-function showMachine(node) {
+function showMachine(node, hasPolicy) {
   list(byId("machine"), [
-    ["model", printable(node.model) || "–"],
-    ["engine", printable(node.learner.engine) || "loading"],
+    ...(hasPolicy ? [["model", printable(node.model) || "–"],
+                     ["engine", printable(node.learner.engine) || "loading"]] : []),
     ...Object.entries(node.memory_mib).map(([part, size]) => [`memory, ${printable(part)}`, bytes(size * 2 ** 20)]),
     ["CPU, control", span(node.control_cpu_s)],
-    ["tokens generated", count(node.total_tokens)],
-    ["learner restarts", count(node.learner.restarts), node.learner.restarts > 0],
-    ["tasks", `${node.tasks.length} judged`],
+    ...(hasPolicy ? [["tokens generated", count(node.total_tokens)],
+                     ["learner restarts", count(node.learner.restarts), node.learner.restarts > 0],
+                     ["tasks", `${node.tasks.length} judged`]] : []),
     ...Object.entries(node.tasks_left_out).map(([task, reason]) => [`left out: ${printable(task)}`, printable(reason, 500), true]),
     ...(node.isolation ? [["verifier", closedIn(node.isolation), !(node.isolation.landlock_abi && node.isolation.seccomp)]] : []),
   ]);

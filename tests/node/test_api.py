@@ -254,6 +254,8 @@ def learner(**changes: object) -> Snapshot:
         (learner(pid=None), "not running"),
         (learner(stage="stopped"), "not running"),
         (learner(restart_in_s=7.2, pid=None), "again in 7 s"),
+        (msgspec.structs.replace(learner(stage="stopped", pid=None), mode="observe"), None),
+        (msgspec.structs.replace(learner(stage="stopped", pid=None), mode="generate"), "not runn"),
     ],
 )
 def test_a_node_is_ready_when_its_learner_makes_rounds(

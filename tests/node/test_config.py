@@ -10,7 +10,7 @@ from node.config import (
     known_keys,
     load_config,
 )
-from node.control import peer_limits
+from node.control import network_options, peer_limits
 from swarm.limits import Kind, make_rates
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "nodes").glob("*.toml"))
@@ -114,3 +114,18 @@ def test_a_manifest_is_a_path_or_a_shipped_name(tmp_path: Path) -> None:
 def test_the_installers_names_in_the_environment_are_not_settings() -> None:
     environment = {"SAPO_PYTHON": "/usr/bin/python3", "SAPO_EXTRA": "cpu"}
     assert load_config(environment=environment) == NodeConfig()
+
+
+def test_a_relay_has_more_peers_unless_it_is_told_otherwise() -> None:
+    modes = ("train", "generate", "observe", "relay")
+    found = [load_config(flags={"mode": mode}, environment={}) for mode in modes]
+    assert [one.max_peers for one in found] == [64, 64, 64, 256]
+    assert [one.has_policy for one in found] == [True, True, False, False]
+    chosen = {"mode": "relay", "swarm.max_peers": "12"}
+    assert load_config(flags=chosen, environment={}).max_peers == 12
+    assert network_options(found[-1]).relay == "serve"
+    assert [network_options(one).relay for one in found[:-1]] == ["auto"] * 3
+    with pytest.raises(ConfigError, match="contradicts mode 'relay'"):
+        network_options(load_config(flags={"mode": "relay", "swarm.relay": "off"}, environment={}))
+    with pytest.raises(ConfigError, match="mode = 'learn'"):
+        load_config(environment={"SAPO_MODE": "learn"})

@@ -23,6 +23,7 @@ from node.doctor import (
     check_home,
     check_open_files,
     check_packages,
+    check_programs,
     check_python,
     check_workers,
     print_finding,
@@ -158,3 +159,11 @@ def test_a_finding_stays_on_its_line_however_narrow_the_terminal() -> None:
     console = Console(width=20, record=True)
     print_finding(Finding("disk", Level.OK, "x" * 100), console)
     assert console.export_text().splitlines() == ["ok   disk: " + "x" * 100]
+
+
+def test_a_node_without_a_policy_needs_no_workers(tmp_path: Path) -> None:
+    for mode in ("observe", "relay"):
+        chosen = settings(tmp_path, manifest="no-such-swarm", mode=mode)
+        (found,) = check_workers(chosen)
+        assert found.level is Level.OK and f"mode {mode} needs none" in found.found
+        assert list(check_programs(chosen)) == []

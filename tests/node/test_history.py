@@ -58,3 +58,14 @@ def test_an_evaluation_of_an_earlier_version_has_no_pass_at_k(tmp_path: Path) ->
         database.execute("INSERT INTO heldout VALUES (?, ?)", (3, msgspec.msgpack.encode(earlier)))
     [found] = history.heldout()
     assert (found.mean, found.pass_k, found.k) == (0.1, None, None)
+
+
+def test_what_a_fixed_model_did_is_kept_apart_from_what_was_trained(tmp_path: Path) -> None:
+    with closing(open_database(tmp_path / "db")) as database:
+        trained, generated = History(database), History(database, "generated_")
+        trained.put_round(numbered(1, 0.25))
+        generated.put_round(numbered(1, 0.75))
+        generated.put_heldout(HeldOutStatus(0, 0.5, 0.1, 8))
+        assert trained.rounds() == [numbered(1, 0.25)] == trained.last_rounds(9)
+        assert generated.rounds() == [numbered(1, 0.75)] == generated.last_rounds(9)
+        assert trained.heldout() == [] != generated.heldout()

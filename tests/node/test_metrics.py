@@ -5,7 +5,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from node.metrics import METRICS, Row, metrics_text
+from node.metrics import METRICS, OF_A_POLICY, OF_UPDATES, Row, metrics_text
 from node.status import Snapshot
 from node.status_json import from_json
 
@@ -43,6 +43,22 @@ def test_a_metric_is_named_and_explained_as_prometheus_wants_it(row: Row) -> Non
     assert row.help.endswith(".")
     labels = {len(names) for names, _ in row.read(SNAPSHOT)}
     assert labels == {len(row.labels)}, "as many values as labels, and at least one sample"
+
+
+@pytest.mark.parametrize("mode", ["generate", "observe", "relay"])
+def test_what_a_mode_does_not_do_has_no_value(mode: str) -> None:
+    found = read(msgspec.structs.replace(SNAPSHOT, mode=mode))
+    assert {"sapo_peers_connected", "sapo_announcements_kept", "sapo_sent_bytes_total"} <= set(
+        found
+    )
+    assert mode in next(iter(found["sapo_node_info"]))
+    gone = {row.name for row in METRICS} - set(found)
+    assert gone >= OF_UPDATES
+    if mode == "generate":
+        assert gone == OF_UPDATES
+    else:
+        of_policy = {row.name for row in METRICS if row.name.startswith(OF_A_POLICY)}
+        assert gone == OF_UPDATES | of_policy | {"sapo_tasks"}
 
 
 def test_before_the_first_round_there_are_metrics_too() -> None:

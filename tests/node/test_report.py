@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from trio.testing import trio_test
 
 from node.access import ADDRESS_FILE, TOKEN_FILE, open_listener, open_token, write_address
 from node.api import create_app, serve_api
+from node.config import Mode
 from node.home import HomeError
 from node.report import (
     NodeUnreachable,
@@ -23,7 +25,7 @@ from node.report import (
     print_peers,
     print_status,
 )
-from node.status import RoundReport, Snapshot, Stage
+from node.status import WHAT_IT_DOES, RoundReport, Snapshot, Stage
 from node.status_json import from_json
 from node.words import short_id, size, span
 
@@ -157,6 +159,23 @@ def test_the_status_begins_with_the_warnings_and_says_the_rest_in_words() -> Non
         "every file that the user may read can be read",
     ):
         assert part in text
+
+
+def test_every_mode_has_a_line_and_says_only_what_there_is() -> None:
+    by_mode = {
+        mode: status_of(msgspec.structs.replace(SNAPSHOT, mode=mode, model="tiny"))
+        for mode in get_args(Mode)
+    }
+    for mode, text in by_mode.items():
+        assert f"{mode}: it {WHAT_IT_DOES[mode]}" in text
+        assert (" learned from peers: " in text) == (mode == "train")
+        assert ("effective sample size" in text) == (mode == "train")
+        assert ("124 of 700 rounds" in text) == ("tiny on vllm" in text)
+        assert ("tiny on vllm" in text) == (mode in ("train", "generate"))
+        alone = status_of(msgspec.structs.replace(SNAPSHOT, mode=mode, peers=()))
+        assert ("learns alone" in alone) == (mode == "train")
+        assert "No peer is connected" in alone
+    assert "It shared 6 of the 8 rollouts of its last round." in by_mode["generate"]
 
 
 @pytest.mark.parametrize("stage", list(Stage))

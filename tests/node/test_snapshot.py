@@ -1,6 +1,7 @@
 """What a snapshot holds, and that whatever goes wrong is said in a warning."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -43,9 +44,11 @@ def snapshot(
     connections: tuple[Connection, ...] = (PEER,),
     traffic: Traffic = QUIET,
     facts: NodeFacts = FACTS,
+    addresses: tuple[str, ...] = (),
 ) -> Snapshot:
     made = measured or with_rounds(REPORT)
-    return make_snapshot(facts, made, learner, connections, traffic, (), clock=lambda: 1100.0)
+    clock = lambda: 1100.0  # noqa: E731
+    return make_snapshot(facts, made, learner, connections, traffic, addresses, clock)
 
 
 def with_rounds(report: RoundReport) -> Measured:
@@ -178,6 +181,45 @@ def test_a_brake_that_is_off_again_is_no_warning() -> None:
     measured = with_rounds(REPLACE(REPORT, brake="own reward fell"))
     measured.reports.append(REPLACE(REPORT, round=LATELY + 1))
     assert snapshot(measured).warnings == ()
+
+
+def in_mode(mode: str, shares: bool = True) -> NodeFacts:
+    return replace(FACTS, mode=mode, shares=shares, num_foreign=0)
+
+
+IDLE = LearnerStatus(stage="stopped", stage_age_s=0.0)
+PUBLIC = "/ip4/198.51.101.7/tcp/8421/p2p/12D3KooWNvSZnPi3RrhrTwEY4LuuBeB6K6facKUCJcyWG1aoDd2p"
+PRIVATE = PUBLIC.replace("198.51.101.7", "192.168.1.2")
+
+
+@pytest.mark.parametrize("mode", ["generate", "observe", "relay"])
+def test_a_node_that_does_not_learn_is_not_told_that_it_learns_from_nobody(mode: str) -> None:
+    heard = refusals()
+    heard.reports.clear()
+    if mode == "generate":
+        generated = REPLACE(REPORT, foreign_wanted=0, foreign=(), num_groups=0)
+        heard.reports.extend(with_rounds(generated).reports)
+    learner = BUSY if mode == "generate" else IDLE
+    made = snapshot(heard, learner, facts=in_mode(mode), addresses=(PRIVATE, PUBLIC))
+    assert (made.warnings, made.mode) == ((), mode)
+    (lonely,) = snapshot(
+        heard, learner, connections=(), facts=in_mode(mode), addresses=(PUBLIC,)
+    ).warnings
+    assert lonely.startswith("no peer is connected: ") and "learn" not in lonely
+
+
+def test_a_relay_that_no_stranger_can_dial_says_so() -> None:
+    for addresses in ((), (PRIVATE,)):
+        (warning,) = snapshot(
+            Measured(), IDLE, facts=in_mode("relay"), addresses=addresses
+        ).warnings
+        assert "none of this relay's addresses is public" in warning
+        assert not snapshot(Measured(), facts=in_mode("observe"), addresses=addresses).warnings
+
+
+def test_a_node_that_generates_for_nobody_says_so() -> None:
+    (warning,) = snapshot(Measured(), facts=in_mode("generate", shares=False)).warnings
+    assert warning == "it generates for nobody: swarm.share = 'none'"
 
 
 def test_a_node_that_wants_to_be_alone_is_not_told_that_it_is() -> None:

@@ -1,0 +1,177 @@
+"""A relay, an observer and a fixed model as real nodes, and one that learns from the fixed model's
+rollouts: each does what its mode says, says so, and ends in order."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
+from node.status import ForeignFate, Snapshot
+from swarm.identity import open_identity
+
+SAPO = str(Path(sys.executable).with_name("sapo"))
+DEADLINE_S = 180
+ENVIRONMENT = {name: text for name, text in os.environ.items() if not name.startswith("SAPO_")}
+POLICY = ("--engine", "transformers", "--set", "rollout.questions=4")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RunningNode:
+    """A `sapo run` in a home of its own, with the words of a user."""
+
+    def __init__(self, home: Path, bootstrap: str, *words: str) -> None:
+        home.mkdir()
+        self.home = home
+        with open_identity(home) as identity:
+            self.node_id = identity.node_id
+        port = free_port()
+        self.address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{self.node_id}"
+        self.command = [
+            SAPO, "run", "--home", str(home), "--set", "api.port=0", *words,
+            "--set", f"swarm.listen=/ip4/127.0.0.1/tcp/{port}",
+            "--set", f"swarm.bootstrap={bootstrap}",
+        ]  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        with (self.home / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        return (self.home / "node.log").read_text(errors="replace")
+
+    def wait_until(self, is_so: Callable[[Snapshot], object]) -> Snapshot:
+        """The first snapshot for which it is so."""
+        give_up = time.monotonic() + DEADLINE_S
+        while time.monotonic() < give_up:
+            assert self.process.poll() is None, self.log()[-3000:]
+            try:
+                if is_so(found := fetch_snapshot(self.home)):
+                    return found
+            except NodeUnreachable:
+                pass
+            time.sleep(0.2)  # between looks at another process, not for it
+        raise AssertionError(f"it never came to that; the log ends:\n{self.log()[-3000:]}")
+
+    def status(self) -> str:
+        command = [SAPO, "status", "--home", str(self.home)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+        return " ".join(done.stdout.split())
+
+    def end(self) -> None:
+        """SIGTERM, and an end in order."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(timeout=DEADLINE_S) == 0, self.log()[-3000:]
+        assert not psutil.wait_procs(children, timeout=DEADLINE_S)[1]
+
+
+Start = Callable[..., RunningNode]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    nodes: list[RunningNode] = []
+
+    def start_one(name: str, bootstrap: str, *words: str) -> RunningNode:
+        nodes.append(RunningNode(tmp_path / name, bootstrap, *words))
+        return nodes[-1]
+
+    yield start_one
+    for node in nodes:
+        if node.process.poll() is None:
+            os.killpg(node.process.pid, signal.SIGKILL)
+            node.process.wait()
+
+
+@pytest.mark.timeout(600)
+def test_every_mode_does_what_it_says_beside_a_node_that_learns(start: Start) -> None:
+    relay = start("relay", "", "--relay")
+    observer = start("observer", relay.address, "--observe")
+    giver = start("giver", relay.address, "--generate-only", *POLICY)
+    learner = start("learner", relay.address, *POLICY, "--set", "batch.peer_share=1")
+
+    learner.wait_until(lambda one: sum(one.foreign_groups_used) >= 2)
+    used = [
+        group
+        for report in fetch_rounds(learner.home, 0)
+        for group in report.foreign
+        if group.fate is ForeignFate.USED
+    ]
+    assert {(group.author, group.policy_round) for group in used} == {(giver.node_id, 0)}
+
+    check_that_it_only_generates(giver)
+    for node in (observer, relay):
+        check_that_it_only_talks(node)
+    seen = observer.wait_until(lambda one: one.announcements_received > 3)
+    assert seen.mode == "observe" and seen.warnings == ()
+    authors = {peer.node_id for peer in seen.peers if peer.rollouts_offered}
+    assert authors <= {giver.node_id, learner.node_id} and giver.node_id in authors
+
+    known = relay.wait_until(lambda one: sum(peer.connected for peer in one.peers) == 3)
+    assert known.mode == "relay"
+    (warning,) = known.warnings
+    assert "none of this relay's addresses is public" in warning
+    assert f'not for strangers: "{relay.address}"' in relay.log()
+
+    check_that_it_goes_on(giver)
+    for node in (giver, learner, observer, relay):
+        node.end()
+
+
+def check_that_it_only_generates(node: RunningNode) -> None:
+    found = node.wait_until(lambda one: one.learner.round >= 2)
+    assert found.mode == "generate" and found.learner.engine == "transformers"
+    assert found.announcements_sent > 0 and found.pool.own > 0
+    assert (found.pool.fetched_bytes, found.pool.fresh, sum(found.foreign_groups_used)) == (0, 0, 0)
+    assert found.refused.keys() <= {"not_wanted", "own", "repeated"}
+    for report in fetch_rounds(node.home, 0):
+        assert (report.num_groups, report.update_skipped, report.foreign_wanted) == (0, None, 0)
+    assert not any("learn" in warning for warning in found.warnings)
+    assert "generate: it shares rollouts of a model that stays as it is" in node.status()
+    assert not (node.home / "checkpoints").exists()
+
+
+def check_that_it_only_talks(node: RunningNode) -> None:
+    found = node.wait_until(lambda one: one.pool.announcements > 3)
+    assert found.announcements_sent == found.pool.fetched_bytes == found.pool.own == 0
+    assert found.refused.keys() <= {"not_wanted", "repeated"}
+    assert psutil.Process(node.process.pid).children(recursive=True) == []
+    maps = Path(f"/proc/{node.process.pid}/maps").read_text()
+    assert "libtorch" not in maps
+    assert found.memory_mib.keys() == {"control"}
+    assert f"{found.mode}: it " in node.status()
+    assert not (node.home / "checkpoints").exists()
+
+
+def check_that_it_goes_on(node: RunningNode) -> None:
+    """It is stopped and started, and asks the next questions."""
+    node.end()
+    before = last_round(node.home)
+    node.start()
+    node.wait_until(lambda one: one.learner.round > before)
+    assert f"resuming after round {before} from" in node.log()
+
+
+def last_round(home: Path) -> int:
+    return max(int(one.name[-8:]) for one in (home / "generated" / "rounds").glob("round-*"))
