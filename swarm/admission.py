@@ -121,7 +121,7 @@ class Admission:
             return Refused(Refusal.EQUIVOCATION, author, (earlier, received.record))
         if not received.is_late and not self._limits.allows(author, Kind.AUTHOR):
             return Refused(Refusal.TOO_OFTEN, author)
-        self._heard.remember(author, sequence, received.record)
+        self._heard.remember(author, sequence, received.record, received.is_late)
         return announcement
 
     def check_entry(self, entry: Entry) -> Refusal | None:

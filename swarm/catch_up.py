@@ -84,7 +84,7 @@ class _Asking:
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
         self.num_requests = self.num_records = self.num_bytes = 0
-        self.num_taken = self.num_refused = self.num_useless = 0
+        self.num_taken = self.num_own = self.num_refused = self.num_useless = 0
 
     def is_over(self, limits: CatchUpLimits) -> bool:
         """Whether the peer has had its share."""
@@ -245,10 +245,10 @@ class CatchUp:
         while ids and not asking.is_over(self._limits):
             records = decode_records(await self._request(asking, encode_get(ids)), ids)
             self._remember(records)
-            num_taken = asking.num_taken
+            num_of_use = asking.num_taken + asking.num_own
             for record in records.values():
                 await self._take(asking, record)
-            if asking.num_taken == num_taken:
+            if asking.num_taken + asking.num_own == num_of_use:
                 asking.num_useless += 1
                 if asking.num_useless >= self._limits.max_useless:
                     raise FetchFailed("nothing that it told was of use")
@@ -261,6 +261,9 @@ class CatchUp:
         refusal = await self._hear(Received(record, asking.node_id, is_late=True))
         if refusal is None:
             asking.num_taken += 1
+            return
+        if refusal is Refusal.OWN:  # of a node that lost what it had kept: true, and no news
+            asking.num_own += 1
             return
         asking.num_refused += 1
         if refusal.charge is Charge.CARRIER:

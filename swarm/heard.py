@@ -47,11 +47,17 @@ class Heard:
         known.is_contradicted = True
         return known.record
 
-    def remember(self, author: str, sequence: int, record: bytes) -> None:
-        """Keeps a new announcement, and gives up older ones at the bounds."""
+    def remember(self, author: str, sequence: int, record: bytes, is_late: bool = False) -> None:
+        """Keeps a new announcement, and gives up older ones at the bounds.
+
+        Args:
+            is_late: others of its author may be newer.
+        """
         sequences = self._authors.setdefault(author, OrderedDict())
         self._authors.move_to_end(author)
         sequences[sequence] = _Announced(record)
+        if is_late:
+            self._authors[author] = sequences = OrderedDict(sorted(sequences.items()))
         self._num_bytes += len(record)
         if len(sequences) > self._max_per_author:
             _, oldest = sequences.popitem(last=False)

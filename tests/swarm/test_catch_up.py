@@ -401,6 +401,28 @@ async def test_after_a_peer_that_broke_off_the_next_is_asked_to_the_end(
 
 
 @trio_test
+async def test_a_node_that_lost_what_it_kept_is_told_its_own_and_leaves_nobody_for_it(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    stays, loses = swarm.node(), swarm.node()
+    async with swarm.running():
+        await make_rounds([loses], 0, 20)
+        await make_rounds([stays], 100, 1)
+        await trio.sleep(5)
+    swarm.stop(loses)
+    for file in swarm._home.glob("pool-2.sqlite*"):
+        file.unlink()
+    again = swarm.start(loses)
+    again.catch_up._limits = replace(CatchUpLimits(), repair_s=20)
+    async with swarm.running(catch_up=True):
+        await trio.sleep(LONG)
+    stats = again.catch_up.stats()
+    assert stats.num_left == stats.num_refused == 0 and stats.num_announcements == 1
+    assert stats.num_runs > 2 and stays.gossip.traffic().announcements_served == 21
+    assert again.refused == {"own": 20}
+
+
+@trio_test
 async def test_what_gossip_lost_is_found_below_whole_pages_that_are_known(
     swarm: Any, mock_clock: MockClock
 ) -> None:

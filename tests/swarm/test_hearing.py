@@ -7,6 +7,7 @@ from trio.testing import MockClock, trio_test
 
 from swarm.catalogue import announcement_id
 from swarm.gossip import Received
+from swarm.heard import Heard
 from swarm.intake import IntakeLimits
 from swarm.protocol import CLOCK_TOLERANCE_S
 from swarm.refusal import Refusal
@@ -168,3 +169,15 @@ async def test_many_announcements_are_written_in_batches(swarm: Any, mock_clock:
         assert sum(writes) == 256 and len(writes) == 2
         await trio.sleep(2)
         assert sum(writes) == 300
+
+
+def test_of_what_was_heard_the_newest_is_remembered_whenever_it_came() -> None:
+    """So that who contradicts itself now is found out after a catch-up of old announcements."""
+    heard = Heard(max_per_author=4)
+    for sequence in (10, 11):
+        heard.remember("a", sequence, bytes(200))
+    for sequence in (14, 13, 12, 9, 8):
+        heard.remember("a", sequence, bytes(200), is_late=True)
+    heard.remember("a", 15, bytes(200))
+    assert [one for one in range(20) if heard.is_repeated("a", one, bytes(200))] == [12, 13, 14, 15]
+    assert heard._num_bytes == 4 * 200
