@@ -43,6 +43,7 @@ from node.status import (
     ForeignFate,
     PeerStatus,
     PoolStatus,
+    RelayStatus,
     RoundReport,
     Snapshot,
 )
@@ -66,6 +67,7 @@ from swarm.manifest import Manifest, Rules, load_manifest
 from swarm.network_options import NetworkOptions
 from swarm.peer_book import WrongAddress
 from swarm.pool import Pool
+from swarm.relay import Relay
 from swarm.share import Publisher
 
 logger = logging.getLogger(__name__)
@@ -168,6 +170,7 @@ async def open_control(
                 options=network_options(config),
                 answer_catalogue=store.answer_catalogue,
                 peer_limits=limits,
+                num_shards=manifest.rules.shards,
             )
         )
         work: Work | None = None
@@ -213,6 +216,7 @@ def network_options(config: NodeConfig) -> NetworkOptions:
         max_per_address=swarm.max_per_address,
         max_per_subnet=swarm.max_per_subnet,
         announce=swarm.announce,
+        hear_bytes_per_s=1024 * swarm.hear_kib_per_s,
         dht=swarm.dht,
         relay="serve" if config.mode == "relay" else swarm.relay,
     )
@@ -352,7 +356,9 @@ class Control:
                     logger.warning('not for strangers: "%s": %s', address, problem[1])
 
     async def _recall(self) -> None:
-        """What the database knows from before."""
+        """What the database knows from before, of rounds of this mode."""
+        if self._work is None:
+            return
         history = self._store.history
         self._measured.reports.extend(await self._store.offload(history.last_rounds, SHOWN_ROUNDS))
         self._measured.heldout = tuple(await self._store.offload(history.heldout))
@@ -406,6 +412,8 @@ class Control:
             counts, stats = await self._store.offload(pool.counts), self._intake.stats()
             kept = await self._store.offload(self._store.announcements.counts)
             measured.catch_up = _catch_up_status(self._catch_up.stats())
+            if self._gossip.reach is not None and self._gossip.reach.relay is not None:
+                measured.relay = _relay_status(self._gossip.reach.relay)
             measured.pool = PoolStatus(
                 fresh=counts.fresh,
                 used=counts.used,
@@ -484,6 +492,15 @@ def _catch_up_status(stats: CatchUpStats) -> CatchUpStatus:
         peers=stats.num_answered,
         peers_left=stats.num_left,
         num_bytes=stats.num_bytes,
+    )
+
+
+def _relay_status(relay: Relay) -> RelayStatus:
+    return RelayStatus(
+        reserved=len(relay.reserved()),
+        circuits=relay.num_circuits,
+        num_bytes=relay.num_bytes,
+        refused=relay.num_refused,
     )
 
 

@@ -257,10 +257,12 @@ class Node:
         self.status.on_change()
         foreign = f"foreign {report.foreign_groups_used} of {report.foreign_wanted}, "
         logger.info(
-            "round %d: own_reward %.3f, zero_advantage_share %.2f, %s%d tokens, %.2f s%s",
+            "round %d: own_reward %.3f, zero_advantage_share %.2f, num_shared %d, %s%d tokens, "
+            "%.2f s%s",
             report.round,
             report.own_reward,
             report.zero_advantage_share,
+            report.num_shared,
             foreign if report.foreign_wanted else "",
             report.own_tokens,
             report.round_s,

@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as METRICS_TYP
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from node.status import ForeignFate, HeldOutStatus, RoundReport, Snapshot, Stage
+from node.status import ForeignFate, HeldOutStatus, RelayStatus, RoundReport, Snapshot, Stage
 from swarm.limits import Kind
 
 __all__ = ["METRICS", "METRICS_TYPE", "Row", "metrics_text"]
@@ -97,6 +97,10 @@ def _held_out(read: Callable[[HeldOutStatus], float | None]) -> Callable[[Snapsh
                     yield name, value
 
     return read_both
+
+
+def _of_relay(read: Callable[[RelayStatus], float]) -> Callable[[Snapshot], Samples]:
+    return lambda snapshot: [] if snapshot.relay is None else [((), read(snapshot.relay))]
 
 
 def _isolation(snapshot: Snapshot) -> Samples:
@@ -533,6 +537,30 @@ METRICS: tuple[Row, ...] = (
         "counter",
         "Bytes of requests and replies about what was missed.",
         _one(lambda snapshot: snapshot.catch_up.num_bytes),
+    ),
+    Row(
+        "sapo_relay_reservations",
+        "gauge",
+        "Peers that can be reached through this node now; only of a relay.",
+        _of_relay(lambda relay: relay.reserved),
+    ),
+    Row(
+        "sapo_relay_circuits",
+        "gauge",
+        "Circuits of other nodes that are open through this one; only of a relay.",
+        _of_relay(lambda relay: relay.circuits),
+    ),
+    Row(
+        "sapo_relay_bytes_total",
+        "counter",
+        "Bytes carried between other nodes; only of a relay.",
+        _of_relay(lambda relay: relay.num_bytes),
+    ),
+    Row(
+        "sapo_relay_refused_total",
+        "counter",
+        "Reservations and circuits beyond a limit; only of a relay.",
+        _of_relay(lambda relay: relay.refused),
     ),
     Row(
         "sapo_control_cpu_seconds_total",

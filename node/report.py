@@ -182,6 +182,8 @@ def _doing(snapshot: Snapshot) -> str:
             f"it ended with: {printable(learner.last_error) or 'no message'}."
         )
     stages = {str(stage): words for stage, words in DOING.items()}
+    if not snapshot.learns:
+        stages |= dict.fromkeys((Stage.MIXING, Stage.UPDATING, Stage.SYNCING), "ends its round")
     doing = stages.get(learner.stage) or f"is busy with {printable(learner.stage)}"
     return f"It {doing}, for {span(learner.stage_age_s)} so far."
 
@@ -239,6 +241,12 @@ def _figures(snapshot: Snapshot) -> Table:
             "caught up",
             f"{caught.announcements:,} announcements from {caught.peers:,} peers in "
             f"{caught.times:,} times, {size(caught.num_bytes)}",
+        )
+    if relay := snapshot.relay:
+        add(
+            "relay",
+            f"{relay.reserved:,} peers reached through it, {relay.circuits:,} circuits, "
+            f"{size(relay.num_bytes)} carried; {relay.refused:,} refused",
         )
     parts = (f"{printable(part)} {mib:,.0f} MiB" for part, mib in snapshot.memory_mib.items())
     add("memory", ", ".join(parts) or "unknown")

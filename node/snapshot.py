@@ -16,6 +16,7 @@ from node.status import (
     LearnerStatus,
     PeerStatus,
     PoolStatus,
+    RelayStatus,
     RoundReport,
     Snapshot,
 )
@@ -79,6 +80,7 @@ class Measured:
     lag_s: float = 0.0
     """The longest hold-up of the loop within the last minute."""
     catch_up: CatchUpStatus = field(default_factory=CatchUpStatus)
+    relay: RelayStatus | None = None
     suspicion: str = ""
     """Why the node suspects its own verifier, or nothing."""
     tasks: tuple[str, ...] = ()
@@ -136,6 +138,7 @@ def make_snapshot(
         messages_unsent=traffic.messages_unsent,
         limited={str(kind): num for kind, num in traffic.limited.items()},
         catch_up=measured.catch_up,
+        relay=measured.relay,
         connections_refused=traffic.connections_refused,
         control_cpu_s=round(time.process_time(), 2),
         memory_mib={part: mib for part, mib in measured.memory_mib.items() if mib},

@@ -262,6 +262,19 @@ class CatchUpStatus(msgspec.Struct, frozen=True):
     """Of requests and replies."""
 
 
+class RelayStatus(msgspec.Struct, frozen=True):
+    """What a relay does for nodes that nobody can dial (swarm/relay.py)."""
+
+    reserved: int = 0
+    """Peers that can be reached through this node now."""
+    circuits: int = 0
+    """Open now."""
+    num_bytes: int = 0
+    """Carried since the start."""
+    refused: int = 0
+    """Reservations and circuits beyond a limit."""
+
+
 class LearnerStatus(msgspec.Struct, frozen=True):
     """The learner process as its supervisor sees it."""
 
@@ -321,6 +334,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     limited: dict[str, int] = {}
     """How often peers met a limit, by kind."""
     catch_up: CatchUpStatus = CatchUpStatus()
+    relay: RelayStatus | None = None
+    """None where this node is no relay."""
     connections_refused: int = 0
     """Closed because of a limit on connections."""
     control_cpu_s: float = 0.0

@@ -48,7 +48,7 @@ function show(node) {
   say(byId("mode"), what);
   byId("mode").hidden = !what;
   showWarnings(node);
-  showNow(node, doing);
+  showNow(node, doing, learns);
   showLearning(node);
   showLastRound(node.last_round, learns);
   showHeldOut(node.heldout);
@@ -71,9 +71,11 @@ function showWarnings(node) {
 }
 
 function showNow({ learner, now, started, peers, last_round: last, own_reward: rewards,
-                   foreign_groups_used: used }, ofMode) {
+                   foreign_groups_used: used }, ofMode, learns) {
   const isDown = learner.restart_in_s !== null;
-  const [doing, note] = DOING[learner.stage] ?? [printable(learner.stage), ""];
+  const isIdle = !learns && ["mixing", "updating", "syncing"].includes(learner.stage);
+  const [doing, note] = isIdle ? ["Ending its round", ""]
+    : DOING[learner.stage] ?? [printable(learner.stage), ""];
   let stage = doing, more = `for ${span(learner.stage_age_s)}${note ? ` · ${note}` : ""}`;
   if (ofMode) [stage, more] = [ofMode, `up ${span(now - started)}`];
   else if (learner.is_done) [stage, more] = ["Done", "all rounds are made"];
@@ -247,6 +249,10 @@ function showTraffic(node) {
     ["told who missed it", count(node.announcements_told)],
     ...Object.entries(node.limited).map(([kind, times]) => [`limited: ${printable(kind)}`, count(times)]),
     ["connections refused", count(node.connections_refused)],
+    ...(node.relay ? [["reached through this relay", `${count(node.relay.reserved)} peers`],
+                      ["circuits", count(node.relay.circuits)],
+                      ["carried for others", bytes(node.relay.num_bytes)],
+                      ["relaying refused", count(node.relay.refused)]] : []),
   ]);
 }
 

@@ -107,7 +107,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 @pytest.mark.timeout(600)
 def test_every_mode_does_what_it_says_beside_a_node_that_learns(start: Start) -> None:
     relay = start("relay", "", "--relay")
-    observer = start("observer", relay.address, "--observe")
+    observer = start("observer", relay.address, "--observe", "--set", "swarm.relay=use")
     giver = start("giver", relay.address, "--generate-only", *POLICY)
     learner = start("learner", relay.address, *POLICY, "--set", "batch.peer_share=1")
 
@@ -130,6 +130,11 @@ def test_every_mode_does_what_it_says_beside_a_node_that_learns(start: Start) ->
 
     known = relay.wait_until(lambda one: sum(peer.connected for peer in one.peers) == 3)
     assert known.mode == "relay"
+    relay.wait_until(lambda one: one.relay is not None and one.relay.reserved == 1)
+    observer.wait_until(
+        lambda one: f"{relay.address}/p2p-circuit/p2p/{observer.node_id}" in one.addresses
+    )
+    assert seen.relay is None
     (warning,) = known.warnings
     assert "none of this relay's addresses is public" in warning
     assert f'not for strangers: "{relay.address}"' in relay.log()

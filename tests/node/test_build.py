@@ -1,19 +1,23 @@
 """A node put together from settings: engines, fallbacks, models of other kinds, wrong digests."""
 
+import gc
 import math
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from msgspec.structs import replace as changed
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
+import node.build
 from bench import grpo_by_hand
 from node.build import open_examinee, open_node
 from node.config import ConfigError, NodeConfig, find_manifest, load_config
@@ -149,6 +153,32 @@ def test_a_fixed_model_may_be_what_a_node_has_trained(tmp_path: Path) -> None:
 
 def texts(rollouts: Sequence[OwnRollout]) -> list[str]:
     return [answer.text for one in rollouts for answer in one.answers]
+
+
+def test_an_engine_of_its_own_memory_leaves_no_second_copy_of_a_fixed_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OwnMemory:
+        name = "fake"
+
+        def close(self) -> None:
+            """Nothing."""
+
+    read: list[weakref.ref[torch.nn.Module]] = []
+
+    def load(*wanted: Any) -> torch.nn.Module:
+        model = load_model(*wanted)
+        read.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(node.build, "load_model", load)
+    monkeypatch.setattr(node.build, "_start_engine", lambda *_: OwnMemory())
+    config = settings(tmp_path, mode="generate")
+    manifest = load_manifest(config.manifest_file)
+    policy = node.build.build_fixed_policy(config, manifest, None, 1, Status())
+    gc.collect()
+    assert [model() for model in read] == [None]
+    policy.close()
 
 
 def test_a_fixed_model_needs_no_trainer(tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_what_a_mode_does_not_do_has_no_value(mode: str) -> None:
         assert gone == OF_UPDATES | of_policy | {"sapo_tasks"}
 
 
+def test_only_a_relay_has_figures_of_one() -> None:
+    assert read(SNAPSHOT)["sapo_relay_bytes_total"] == {(): 51200.0}
+    found = read(msgspec.structs.replace(SNAPSHOT, relay=None))
+    assert not [name for name in found if name.startswith("sapo_relay")]
+
+
 def test_before_the_first_round_there_are_metrics_too() -> None:
     found = read(FRESH)
     assert "sapo_round_own_reward" not in found

@@ -153,6 +153,7 @@ def test_the_status_begins_with_the_warnings_and_says_the_rest_in_words() -> Non
         "3 announcements",
         "2 messages",
         "announcements 5, <i>made up</i>\\x1b[2J 1",
+        "3 peers reached through it, 2 circuits, 50.0 KiB carried; 1 refused",
         "37 announcements from 9 peers in 4 times, 42.2 KiB",
         "word_ladder: its digest here is 12",
         "FILES OPEN (no Landlock), network and processes closed (seccomp)",
@@ -175,6 +176,12 @@ def test_every_mode_has_a_line_and_says_only_what_there_is() -> None:
         alone = status_of(msgspec.structs.replace(SNAPSHOT, mode=mode, peers=()))
         assert ("learns alone" in alone) == (mode == "train")
         assert "No peer is connected" in alone
+        for stage in ("mixing", "updating"):
+            learner = msgspec.structs.replace(SNAPSHOT.learner, stage=stage)
+            busy = status_of(msgspec.structs.replace(SNAPSHOT, mode=mode, learner=learner))
+            assert ("ends its round" in busy) == (mode == "generate")
+        plain = status_of(msgspec.structs.replace(SNAPSHOT, mode=mode, relay=None))
+        assert "relay  " not in plain
     assert "It shared 6 of the 8 rollouts of its last round." in by_mode["generate"]
 
 
