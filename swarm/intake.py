@@ -55,7 +55,8 @@ class IntakeLimits:
     offers_per_author: int = MAX_PER_AUTHOR
     max_offers: int = MAX_OFFERS
     max_fetches: int = 4
-    """Peers asked at once; each reply is at most MAX_REPLY_BYTES long."""
+    """Peers asked at once, and as many again that are late; each reply is at most MAX_REPLY_BYTES
+    long."""
     fetch_timeout_s: float = 30.0
     retry_s: float = 5.0
     """After a failure, twice as long after each further one; and between looks at who is connected,
@@ -68,7 +69,8 @@ class IntakeLimits:
     deadline_s: float = math.inf
     """From the first failure to the end of the last attempt."""
     patience_s: float = math.inf
-    """What a peer has not delivered after so long counts as missing: others are asked for more."""
+    """What a peer has not delivered after so long counts as missing: others are asked for more, in
+    its place."""
     gather_s: float = 0.05
     """Between announcements and the fetch, so that several go into one request."""
     flush_s: float = 30.0
@@ -157,7 +159,12 @@ class Intake:
         )
         self._sources = Sources(
             gossip,
-            SourceLimits(limits.max_fetches, limits.retry_s, num_holders=limits.num_holders),
+            SourceLimits(
+                limits.max_fetches,
+                limits.patience_s,
+                limits.retry_s,
+                num_holders=limits.num_holders,
+            ),
             self._rng,
         )
         self._waiting: dict[str, tuple[float, list[Offer]]] = {}

@@ -5,6 +5,7 @@ A peer that fails or is slow is paused, longer each time, and such peers togethe
 places, so that they keep nobody else out. Nobody is charged: connections break.
 """
 
+import math
 import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ class SourceLimits:
 
     max_fetches: int = 4
     """Peers asked at once."""
+    patience_s: float = math.inf
+    """Who is silent for so long takes no place any more; twice as many peers at most are asked."""
     retry_s: float = 5.0
     """A peer that failed is paused for so long, twice as long after each further failure."""
     max_pause_s: float = 80.0
@@ -48,7 +51,10 @@ class Sources:
     @property
     def num_free(self) -> int:
         """So many more peers may be asked now."""
-        return self._limits.max_fetches - len(self._asked)
+        before = trio.current_time() - self._limits.patience_s
+        num_late = sum(since <= before for since in self._asked.values())
+        most = self._limits.max_fetches
+        return most - len(self._asked) + min(most, num_late)
 
     def begin(self, node_id: str) -> None:
         """A peer is asked from now on."""
