@@ -215,6 +215,9 @@ class SwarmConfig(_Section):
     """auto: where it seems that nobody can dial this node, peers reach it through relays that serve
     its swarm. use: always so. serve: this node is such a relay, for nodes that nobody can dial.
     off: no relays (docs/network.md)."""
+    hear_kib_per_s: float = Field(default=64.0, gt=0)
+    """Of announcements, in a swarm of several shards: the node hears as many as fit, and always its
+    own."""
     dht: bool = True
     """Lookups by Kademlia, so that one bootstrap node is enough to find the swarm. Without them
     peers are still asked for further ones every 30 s."""

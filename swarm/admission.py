@@ -24,6 +24,7 @@ from swarm.offers import Offer
 from swarm.protocol import CLOCK_TOLERANCE_S, MAX_ROLLOUT_BYTES
 from swarm.refusal import Refusal as Refusal
 from swarm.rollout import Announcement, Entry, Rollout
+from swarm.shards import shard_of
 from swarm.wire import WireError, WireProblem, open_announcement, open_rollout, rollout_hash
 
 _OF_ANNOUNCEMENTS = {
@@ -110,6 +111,8 @@ class Admission:
             return Refused(Refusal.WRONG_SWARM, received.carrier)
         if author == self._node_id:
             return Refused(Refusal.OWN, received.carrier)
+        if received.shard not in (None, self._shard(announcement)):
+            return Refused(Refusal.WRONG_SHARD, received.carrier)
         if self._heard.is_repeated(author, sequence, received.record):
             return Refused(Refusal.REPEATED, received.carrier)
         first_seen = self.first_seen(announcement.created, received.is_late)
@@ -123,6 +126,12 @@ class Admission:
             return Refused(Refusal.TOO_OFTEN, author)
         self._heard.remember(author, sequence, received.record, received.is_late)
         return announcement
+
+    def _shard(self, announcement: Announcement) -> int:
+        num_shards = self._rules.shards
+        if num_shards == 1:
+            return 0
+        return shard_of(self._swarm_id, announcement.author, announcement.created, num_shards)
 
     def check_entry(self, entry: Entry) -> Refusal | None:
         """Why an announced rollout is not worth fetching."""

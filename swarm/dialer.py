@@ -30,8 +30,8 @@ SAVE_S = 5.0
 ASK_FIRST_S, ASK_S = 1.0, 30.0
 """After so long a new peer is asked for further peers, and then again."""
 SUBSCRIBE_S = 30.0
-"""A peer that has not joined our topic after so long is disconnected: it is of another swarm, or
-its subscription was lost, which connecting again repairs."""
+"""A peer that has not joined a topic of ours after so long is disconnected: it is of another swarm,
+or its subscription was lost, which connecting again repairs."""
 
 MAX_NAMED = 16
 """Addresses of one peer that are looked at."""
@@ -63,7 +63,6 @@ class Dialer(INotifee):
         self,
         host: IHost,
         pubsub: SwarmPubsub,
-        topic: str,
         book: PeerBook,
         max_peers: int,
         ask: AskForPeers,
@@ -75,7 +74,7 @@ class Dialer(INotifee):
         """
         network: Any = host.get_network()
         assert isinstance(network, Swarm)
-        self._host, self._network, self._pubsub, self._topic = host, network, pubsub, topic
+        self._host, self._network, self._pubsub = host, network, pubsub
         self._book = book
         self._max_peers = max_peers
         self._ask = ask
@@ -104,7 +103,7 @@ class Dialer(INotifee):
         ]
 
     def members(self) -> list[str]:
-        """Node ids of the connected peers that have joined our topic."""
+        """Node ids of the connected peers that have joined a topic of the swarm."""
         return [
             node_id
             for node_id, peer in self._peers.items()
@@ -114,6 +113,11 @@ class Dialer(INotifee):
     def is_connected(self, node_id: str) -> bool:
         """Whether there is a connection to the peer now."""
         return node_id in self._peers
+
+    def ask_soon(self, node_id: str) -> None:
+        """Has a connected peer asked for further peers before it is its turn."""
+        if (peer := self._peers.get(node_id)) is not None:
+            peer.next_ask = trio.current_time() + ASK_FIRST_S
 
     def seems_unreachable(self) -> bool:
         """Whether there are peers for REACH_S and none of them ever dialled this node: where some
@@ -185,7 +189,7 @@ class Dialer(INotifee):
 
     def _tend(self, now: float, nursery: trio.Nursery) -> None:
         """Looks after each connected peer."""
-        joined = self._pubsub.peer_topics.get(self._topic, set())
+        joined = self._pubsub.members()
         for node_id, peer in list(self._peers.items()):
             peer_id = ID.from_string(node_id)
             peer.is_member = peer_id in joined

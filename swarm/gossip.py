@@ -18,6 +18,8 @@ class Received:
     record: bytes
     carrier: str
     """Node id of the peer whose connection brought it; it need not be the author."""
+    shard: int | None = None
+    """On which it came (swarm/shards.py); None where it came on none."""
     is_late: bool = False
     """Whether it came because this node asked what it had missed: then it counts as first seen when
     it was signed."""
@@ -40,6 +42,8 @@ class Traffic:
 
     bytes_sent: int = 0
     bytes_received: int = 0
+    shards_heard: int = 1
+    """Now: of those of the swarm."""
     announcements_sent: int = 0
     announcements_received: int = 0
     announcements_dropped: int = 0

@@ -34,7 +34,7 @@ class Inbox:
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._remembered = remembered
 
-    def check_own(self, record: bytes) -> None:
+    def check_own(self, record: bytes, shard: int = 0) -> None:
         """Remembers an own record, so that it is not delivered when it comes back.
 
         Raises:
@@ -42,24 +42,27 @@ class Inbox:
         """
         if not has_announcement_form(record):
             raise ValueError(f"{len(record)} bytes that are no announcement, or too many")
-        self._is_new(record)
+        self._is_new(record, shard)
 
-    def put(self, record: bytes, carrier: str) -> None:
-        """Delivers a record unless it came before, or has not the form of an announcement."""
-        if not has_announcement_form(record) or not self._is_new(record):
-            return
+    def put(self, record: bytes, carrier: str, shard: int = 0) -> bool:
+        """Delivers a record unless it came before on this shard, or has not the form of an
+        announcement; whether it was new. Not of what came on another shard: whoever repeats a
+        record there would keep out the one that is right."""
+        if not has_announcement_form(record) or not self._is_new(record, shard):
+            return False
         self.num_received += 1
         try:
-            self._send.send_nowait(Received(record, carrier))
+            self._send.send_nowait(Received(record, carrier, shard))
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self.num_dropped += 1
+        return True
 
     def close(self) -> None:
         """Ends the channel: its reader gets what waits, then the end."""
         self._send.close()
 
-    def _is_new(self, record: bytes) -> bool:
-        digest = sha256(record).digest()
+    def _is_new(self, record: bytes, shard: int) -> bool:
+        digest = sha256(record + bytes([shard])).digest()
         if digest in self._seen:
             return False
         self._seen[digest] = None

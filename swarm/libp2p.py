@@ -41,15 +41,18 @@ from swarm.limits import Kind, PeerLimits
 from swarm.network_options import NetworkOptions, RelayUse
 from swarm.own_addresses import OwnAddresses
 from swarm.peer_book import PeerBook
-from swarm.protocol import TOPIC
 from swarm.reach import Reach
 from swarm.requests import MAX_PEERS_TOLD, Requests
+from swarm.shards import ShardChoice, shard_of, shard_topics
+from swarm.wire import open_announcement
 
 log = logging.getLogger(__name__)
 
 PACE_S = 2.0
 """So long does an announcement wait for a peer whose queue is half full."""
 LEAVE_S = 3.0
+SHARDS_S = 2.0
+"""Between looks at which shards are heard."""
 DEFAULTS = NetworkOptions()
 
 
@@ -71,6 +74,7 @@ async def open_libp2p(
     options: NetworkOptions = DEFAULTS,
     answer_catalogue: AnswerCatalogue | None = None,
     peer_limits: PeerLimits | None = None,
+    num_shards: int = 1,
 ) -> AsyncIterator["Libp2pGossip"]:
     """A node of the swarm, until the block is left; that takes LEAVE_S at most and tells the peers.
 
@@ -83,6 +87,7 @@ async def open_libp2p(
         clock: Unix seconds.
         answer_catalogue: tells peers what they missed, as `find` serves them; None does not.
         peer_limits: how much each peer may do; None takes the defaults.
+        num_shards: of the swarm's rules.
 
     Raises:
         ListenError: an address cannot be listened on.
@@ -100,8 +105,19 @@ async def open_libp2p(
     )
     own = OwnAddresses(identity.node_id, options.announce, reachable_addresses)
     host = build_host(identity.seed, addresses, max_peers, counter, limits, own)
+    shards = ShardChoice(swarm_id, identity.node_id, num_shards, options.hear_bytes_per_s, clock)
     gossip = Libp2pGossip(
-        host, swarm_id, find, counter, limits, book, max_peers, clock, answer_catalogue, peer_limits
+        host,
+        swarm_id,
+        find,
+        counter,
+        limits,
+        book,
+        max_peers,
+        clock,
+        shards,
+        answer_catalogue,
+        peer_limits,
     )
     gossip.add_reach(own, options.relay)
     if options.dht:
@@ -115,7 +131,7 @@ async def open_libp2p(
         ):
             check_listening(host, addresses)
             await gossip.pubsub.wait_until_ready()
-            await gossip.pubsub.subscribe(gossip.topic)
+            await gossip.hear_shards()
             try:
                 async with trio.open_nursery() as nursery:
                     for part in (host.get_network(), gossip.pubsub, gossip.router):
@@ -178,15 +194,20 @@ class Libp2pGossip:
         book: PeerBook,
         max_peers: int,
         clock: Callable[[], float],
+        shards: ShardChoice,
         answer_catalogue: AnswerCatalogue | None = None,
         peer_limits: PeerLimits | None = None,
     ) -> None:
         self.node_id = str(host.get_id())
-        self.topic = TOPIC.format(swarm_id=swarm_id)
+        self._swarm_id = swarm_id
+        self.topics = shard_topics(swarm_id, shards.num_shards)
+        self._shards = shards
+        self._heard: frozenset[int] = frozenset()
         self._inbox = Inbox()
         self.received: trio.MemoryReceiveChannel[Received] = self._inbox.received
-        self.pubsub = SwarmPubsub(host, self.topic, has_announcement_form, self._inbox.put)
-        self.pubsub.set_topic_validator(self.topic, self._is_welcome, is_async_validator=False)
+        self.pubsub = SwarmPubsub(host, self.topics, has_announcement_form, self._deliver)
+        for topic in self.topics:
+            self.pubsub.set_topic_validator(topic, self._is_welcome, is_async_validator=False)
         self.router = self.pubsub.gossip_router
         self._peer_limits = peer_limits or PeerLimits()
         self._host = host
@@ -206,14 +227,15 @@ class Libp2pGossip:
             limits=self._peer_limits,
         )
         self._dialer = Dialer(
-            host, self.pubsub, self.topic, book, max_peers, self._requests.ask_for_peers, clock
+            host, self.pubsub, book, max_peers, self._requests.ask_for_peers, clock
         )
 
     async def announce(self, record: bytes) -> None:
         """See Gossip. Raises ValueError for what is no announcement by size and magic."""
-        self._inbox.check_own(record)
+        shard = self._own_shard(record)
+        self._inbox.check_own(record, shard)
         await self._wait_for_room()
-        await self.pubsub.publish(self.topic, record)
+        await self.pubsub.publish(self.topics[shard], record)
         self._num_announced += 1
 
     async def fetch(
@@ -235,6 +257,7 @@ class Libp2pGossip:
         return Traffic(
             bytes_sent=self._counter.sent,
             bytes_received=self._counter.received,
+            shards_heard=len(self._heard),
             announcements_sent=self._num_announced,
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
@@ -269,8 +292,19 @@ class Libp2pGossip:
                 nursery.start_soon(self.reach.run)
             if self.kademlia is not None:
                 nursery.start_soon(self.kademlia.run)
+            if len(self.topics) > 1:
+                nursery.start_soon(self._keep_hearing)
             nursery.start_soon(self._dialer.run)
             await self._requests.wait_for_crash()
+
+    async def hear_shards(self) -> None:
+        """Joins the topics of the shards that are to be heard now, and leaves those of others."""
+        wanted = self._shards.heard()
+        for shard in sorted(wanted - self._heard):
+            await self.pubsub.subscribe(self.topics[shard])
+        for shard in sorted(self._heard - wanted):
+            await self.pubsub.unsubscribe(self.topics[shard])
+        self._heard = wanted
 
     async def leave(self) -> None:
         """Saves the peers, says goodbye to them all at once, and ends `received`."""
@@ -283,6 +317,21 @@ class Libp2pGossip:
                     peer_id = ID.from_string(connection.node_id)
                     nursery.start_soon(self._host.disconnect, peer_id)
         self._inbox.close()
+
+    async def _keep_hearing(self) -> None:
+        while True:
+            await trio.sleep(SHARDS_S)
+            await self.hear_shards()
+
+    def _own_shard(self, record: bytes) -> int:
+        if len(self.topics) == 1:
+            return 0
+        created = open_announcement(record).created
+        return shard_of(self._swarm_id, self.node_id, created, len(self.topics))
+
+    def _deliver(self, record: bytes, carrier: str, topic: str) -> None:
+        if self._inbox.put(record, carrier, self.topics.index(topic)):
+            self._shards.note(len(record))
 
     def _is_welcome(self, carrier: ID, message: rpc_pb2.Message) -> bool:
         """The validator: form, and how much its carrier brings. What is over the limit is neither

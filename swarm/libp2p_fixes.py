@@ -11,7 +11,6 @@ Dealt with elsewhere, because they are decisions and not patches:
 - an invalid message is validated each time, replays pass after 120 s: the validator looks at size
   and magic only, which is cheap; sequences and expiry are admission's (swarm/admission.py)
 - there is no "ignore": hence the validator judges form only, and no relay pays for content
-- graft and prune lists mix topics: a node joins one topic
 """
 
 import functools
@@ -22,7 +21,7 @@ import struct
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
 from logging.handlers import QueueHandler
 from typing import Any
@@ -103,7 +102,8 @@ def build_router() -> GossipSub:
     Without it: a heartbeat every 120 s (every 60 s in adaptive mode), so that late peers wait
     minutes; more than 10 messages a second of one forwarder are dropped, own ones included; up to
     1000 whole messages are kept to detect equivocation (we sign records ourselves); IDONTWANT
-    doubles the CPU; a peer that prunes us may name strangers whom we would dial; the time of every
+    doubles the CPU; a peer that prunes us may name strangers whom we would dial; what one peer is
+    told of its meshes is told to all after it, too, so that several topics mix; the time of every
     message is kept for ever.
     """
     router = GossipSub(
@@ -119,6 +119,7 @@ def build_router() -> GossipSub:
     instance: Any = router
     instance._check_equivocation = lambda message: True
     instance._do_px = _ignore_peer_exchange
+    instance._emit_control_msgs = functools.partial(_emit_to_each, router._emit_control_msgs)
     instance.recent_message_deliveries = defaultdict(lambda: deque(maxlen=1))
     return router
 
@@ -127,8 +128,23 @@ async def _ignore_peer_exchange(peers: object) -> None:
     await trio.lowlevel.checkpoint()
 
 
-Deliver = Callable[[bytes, str], None]
-"""Takes the data of a message and the node id of the peer that brought it."""
+Control = Mapping[ID, Any]
+"""Peer -> what it is to be told."""
+
+
+async def _emit_to_each(
+    emit: Callable[[Any, Any, Any], Awaitable[None]],
+    to_graft: Control,
+    to_prune: Control,
+    to_gossip: Control,
+) -> None:
+    parts = (to_graft, to_prune, to_gossip)
+    for peer in dict.fromkeys(peer for part in parts for peer in part):
+        await emit(*({peer: part[peer]} if peer in part else {} for part in parts))
+
+
+Deliver = Callable[[bytes, str, str], None]
+"""Takes the data of a message, the node id of the peer that brought it, and the topic."""
 
 _carrier: ContextVar[ID] = ContextVar("carrier")
 
@@ -137,26 +153,36 @@ class SwarmPubsub(Pubsub):
     """Pubsub that gives messages to a function, without the library's channel of 32."""
 
     def __init__(
-        self, host: IHost, topic: str, is_wanted: Callable[[bytes], bool], deliver: Deliver
+        self,
+        host: IHost,
+        topics: Collection[str],
+        is_wanted: Callable[[bytes], bool],
+        deliver: Deliver,
     ) -> None:
         """
         Args:
-            topic: the only one that is joined and that peers may subscribe to.
+            topics: the only ones that may be joined, and that peers may subscribe to.
             is_wanted: looks at the form of a message's data; what it refuses is not passed on.
         """
         self.gossip_router = build_router()
-        super().__init__(host, self.gossip_router, allowed_topics={topic})
+        super().__init__(host, self.gossip_router, allowed_topics=set(topics))
         self.num_refused = 0
         """Messages of peers that were not taken, for whatever reason."""
-        self._topic = topic
+        self._topics = frozenset(topics)
         self._is_wanted = is_wanted
         self._deliver = deliver
         self.counter = first_sequence()
-        self.set_topic_validator(topic, self.has_form, is_async_validator=False)
+        for topic in topics:
+            self.set_topic_validator(topic, self.has_form, is_async_validator=False)
 
     def has_form(self, carrier: ID, message: rpc_pb2.Message) -> bool:
-        """The validator: whether a message is of the topic, and its data wanted."""
-        return list(message.topicIDs) == [self._topic] and self._is_wanted(message.data)
+        """The validator: whether a message is of one of the topics, and its data wanted."""
+        topics = list(message.topicIDs)
+        return len(topics) == 1 and topics[0] in self._topics and self._is_wanted(message.data)
+
+    def members(self) -> set[ID]:
+        """Peers that have joined one of the topics."""
+        return set().union(*(self.peer_topics.get(one, set()) for one in self._topics))
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Takes a message, and survives it.
@@ -175,7 +201,8 @@ class SwarmPubsub(Pubsub):
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         """Delivers at once. Without it a burst of 200 gives 32: the channel drops the rest."""
-        self._deliver(publish_message.data, str(_carrier.get()))
+        topic = publish_message.topicIDs[0]
+        self._deliver(publish_message.data, str(_carrier.get()), topic)
 
 
 def first_sequence() -> int:

@@ -18,6 +18,8 @@ from swarm.gossip import (
 )
 from swarm.inbox import CAPACITY, Inbox
 from swarm.limits import Kind, PeerLimits
+from swarm.shards import ShardChoice, shard_of
+from swarm.wire import open_announcement
 
 APART_S = 1e-6
 """Between two delayed announcements of a node: what is due at one instant, trio does in any
@@ -36,13 +38,16 @@ class MemoryNetwork:
         delay_s: float = 0.0,
         loss: float = 0.0,
         clock: Callable[[], float] = time.time,
+        num_shards: int = 1,
     ) -> None:
         """
         Args:
             delay_s: of every announcement and of every fetch.
             loss: probability that one announcement does not reach one node.
             clock: Unix seconds.
+            num_shards: of the swarm's rules.
         """
+        self.num_shards = num_shards
         self.delay_s = delay_s
         self.loss = loss
         self._random = random.Random(seed)
@@ -57,6 +62,7 @@ class MemoryNetwork:
         capacity: int = CAPACITY,
         answer_catalogue: AnswerCatalogue | None = None,
         limits: PeerLimits | None = None,
+        shards: ShardChoice | None = None,
     ) -> "MemoryGossip":
         """A new node, connected at once. Under an id that left before, it is a restart.
 
@@ -64,10 +70,12 @@ class MemoryNetwork:
             capacity: announcements that may wait for the node's reader.
             answer_catalogue: tells peers what they missed; None tells nothing.
             limits: of what each peer may do to the node; None is no limit.
+            shards: which of them the node hears; None hears all.
         """
         if node_id in self._nodes:
             raise ValueError(f"{node_id} is here already")
         node = MemoryGossip(self, node_id, find, self._clock(), capacity, answer_catalogue, limits)
+        node.shards = shards
         self._nodes[node_id] = node
         return node
 
@@ -126,11 +134,13 @@ class MemoryGossip:
         self._num_announced = self._num_served = self._num_fetched = self._num_failed = 0
         self._num_told = 0
         self.received: trio.MemoryReceiveChannel[Received] = self._inbox.received
+        self.shards: ShardChoice | None = None
 
     async def announce(self, record: bytes) -> None:
         """See Gossip. Raises ValueError for what is no announcement by size and magic."""
-        self._inbox.check_own(record)
-        peers = self._network.reachable(self.node_id)
+        shard = self._own_shard(record)
+        self._inbox.check_own(record, shard)
+        peers = [one for one in self._network.reachable(self.node_id) if one.hears(shard)]
         self._num_announced += 1
         self._bytes_sent += len(record) * len(peers)
         for peer in peers:
@@ -138,9 +148,9 @@ class MemoryGossip:
                 continue
             if self._network.delay_s:
                 later_s = APART_S * ((self._num_announced - 1) % 1000)
-                trio.lowlevel.spawn_system_task(self._deliver_late, peer, record, later_s)
+                trio.lowlevel.spawn_system_task(self._deliver_late, peer, record, shard, later_s)
             else:
-                peer.deliver(record, self.node_id)
+                peer.deliver(record, self.node_id, shard)
         await trio.lowlevel.checkpoint()
 
     async def fetch(
@@ -177,6 +187,7 @@ class MemoryGossip:
         return Traffic(
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
+            shards_heard=len(self.shards.heard()) if self.shards else self._network.num_shards,
             announcements_sent=self._num_announced,
             announcements_received=self._inbox.num_received,
             announcements_dropped=self._inbox.num_dropped,
@@ -191,11 +202,17 @@ class MemoryGossip:
         """See Gossip."""
         return [f"/memory/{self.node_id}"]
 
-    def deliver(self, record: bytes, carrier: str) -> None:
+    def hears(self, shard: int) -> bool:
+        """Whether announcements on this shard reach the node."""
+        return self.shards is None or shard in self.shards.heard()
+
+    def deliver(self, record: bytes, carrier: str, shard: int = 0) -> None:
         """Takes an announcement from the network, whatever its bytes are."""
         self._bytes_received += len(record)
         if self._limits.allows(carrier, Kind.ANNOUNCEMENTS):
-            self._inbox.put(record, carrier)
+            is_new = self._inbox.put(record, carrier, shard)
+            if is_new and self.shards is not None:
+                self.shards.note(len(record))
 
     async def serve(self, request: bytes) -> bytes:
         """The reply to a request.
@@ -247,7 +264,16 @@ class MemoryGossip:
                 return reply
         raise FetchFailed("not connected")
 
-    async def _deliver_late(self, peer: "MemoryGossip", record: bytes, later_s: float) -> None:
+    async def _deliver_late(
+        self, peer: "MemoryGossip", record: bytes, shard: int, later_s: float
+    ) -> None:
         await trio.sleep(self._network.delay_s + later_s)
         if peer in self._network.reachable(self.node_id):
-            peer.deliver(record, self.node_id)
+            peer.deliver(record, self.node_id, shard)
+
+    def _own_shard(self, record: bytes) -> int:
+        num_shards = self._network.num_shards
+        if num_shards == 1:
+            return 0
+        opened = open_announcement(record)
+        return shard_of(opened.swarm_id, self.node_id, opened.created, num_shards)

@@ -18,5 +18,7 @@ class NetworkOptions:
     """Of an IP address: whether the two limits above do not hold for it."""
     announce: tuple[str, ...] = ()
     """Addresses that peers are told instead of those that this machine sees."""
+    hear_bytes_per_s: float = 65_536.0
+    """Of announcements: so many shards are heard."""
     dht: bool = True
     relay: RelayUse = "auto"

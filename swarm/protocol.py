@@ -31,6 +31,9 @@ MAX_POLICY_ROUND = 2**40
 TOPIC = "sapo/{swarm_id}/announce/1"
 """Where announcements are gossiped. A node elsewhere hears nobody, and nobody hears it."""
 
+SHARD_TOPIC = TOPIC + "/{shard}"
+"""Its place in a swarm with several shards. Who puts an announcement elsewhere is refused."""
+
 FETCH_PROTOCOL = "/sapo/{swarm_id}/fetch/1"
 """How rollouts are fetched. A node with another could hear, but never get a rollout."""
 

@@ -26,6 +26,9 @@ class Refusal(StrEnum):
     """An announcement or a rollout of another swarm."""
     OWN = "own"
     """This node's own announcement came back."""
+    WRONG_SHARD = "wrong_shard"
+    """An announcement on another shard than its author's of that day: anybody may have put it
+    there."""
     REPEATED = "repeated"
     """This announcement was heard before; or its sequence is one of a proven equivocation."""
     EXPIRED = "expired"

@@ -200,6 +200,11 @@ export class Receiver {
   }
 }
 
+export function shardOf (swarmId, author, created, numShards) {
+  const hash = sha256(`sapo-shard-1 ${swarmId} ${Math.floor(created / 86400)} ${author}`)
+  return Number(hash.readBigUInt64BE(0) % BigInt(numShards))
+}
+
 // ---- rules
 
 const RULES = { max_answers: 32, lifetime_s: 3600, epoch_s: 3600, owner: '', shards: 1 }

@@ -34,6 +34,8 @@ for (const one of vectors.held_out) {
   same(sapo.isHeldOut(one.text), one.held_out, one.text)
 }
 
+for (const one of vectors.shards) same(sapo.shardOf(vectors.manifest.swarm_id, vectors.identity[0].node_id, one.created, one.num_shards), one.shard)
+
 const rollout = vectors.rollout
 for (const name of ['record', 'with_unknown_field', 'reordered']) same(sapo.openRollout(bytes(rollout[name])), rollout.fields, name)
 same(sapo.sha256(bytes(rollout.record)).toString('hex'), rollout.hash)

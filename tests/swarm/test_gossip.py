@@ -88,7 +88,7 @@ def open_nodes(request: pytest.FixtureRequest, tmp_path: Path) -> OpenNodes:
                 )
                 nodes.append(await stack.enter_async_context(node))
             num_others = len(nodes) - 1
-            await until(lambda: all(len(n.router.mesh[n.topic]) == num_others for n in nodes))
+            await until(lambda: all(len(n.router.mesh[n.topics[0]]) == num_others for n in nodes))
             yield list[Gossip](nodes)
 
     return open_memory if request.param == "memory" else open_real
@@ -102,7 +102,7 @@ async def send_past_checks(node: Gossip, data: bytes) -> None:
     else:
         assert isinstance(node, Libp2pGossip)
         node.pubsub.topic_validators.clear()
-        await node.pubsub.publish(node.topic, data)
+        await node.pubsub.publish(node.topics[0], data)
 
 
 async def receive(node: Gossip, count: int) -> Counter[bytes]:
@@ -147,7 +147,7 @@ async def test_the_carrier_of_an_announcement_is_named(open_nodes: OpenNodes) ->
     with trio.fail_after(30):
         async with open_nodes([find_nothing] * 2) as (first, second):
             await first.announce(record(1))
-            assert await second.received.receive() == Received(record(1), first.node_id)
+            assert await second.received.receive() == Received(record(1), first.node_id, 0)
 
 
 @trio_test

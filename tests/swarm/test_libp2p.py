@@ -84,7 +84,7 @@ def knows(node: Libp2pGossip, *others: Libp2pGossip) -> Callable[[], bool]:
 
 
 def meshed(*nodes: Libp2pGossip) -> Callable[[], bool]:
-    return lambda: all(len(node.router.mesh[node.topic]) == len(nodes) - 1 for node in nodes)
+    return lambda: all(len(node.router.mesh[node.topics[0]]) == len(nodes) - 1 for node in nodes)
 
 
 def listening(node: Libp2pGossip) -> str:

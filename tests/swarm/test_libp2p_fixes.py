@@ -73,9 +73,9 @@ def make_pubsub(host: IHost) -> tuple[SwarmPubsub, list[tuple[bytes, str]]]:
     delivered: list[tuple[bytes, str]] = []
     pubsub = SwarmPubsub(
         host,
-        TOPIC,
+        [TOPIC],
         lambda data: data != b"unwanted",
-        lambda data, carrier: delivered.append((data, carrier)),
+        lambda data, carrier, topic: delivered.append((data, carrier)),
     )
     pubsub.subscribed_topics_receive[TOPIC] = None  # type: ignore[assignment]
     return pubsub, delivered
@@ -210,6 +210,29 @@ async def test_row_7_a_malformed_public_key_costs_one_message() -> None:
         ),
     )
     assert (delivered, pubsub.num_refused) == ([], 1)
+
+
+@trio_test
+async def test_row_15_what_one_peer_is_told_of_its_meshes_no_other_is_told() -> None:
+    router = build_router()
+    told: dict[ID, rpc_pb2.ControlMessage] = {}
+
+    async def note(message: rpc_pb2.ControlMessage, peer: ID) -> None:
+        told[peer] = message
+
+    router.emit_control_message = note  # type: ignore[method-assign]
+    first, second, third = (ID(bytes([number]) * 8) for number in range(3))
+    await router._emit_control_msgs(
+        {first: ["a"], second: ["b"]}, {first: ["c"], third: ["d"]}, {second: {"b": [b"x"]}}
+    )
+    assert {
+        peer: (
+            [one.topicID for one in message.graft],
+            [one.topicID for one in message.prune],
+            [one.topicID for one in message.ihave],
+        )
+        for peer, message in told.items()
+    } == {first: (["a"], ["c"], []), second: (["b"], [], ["b"]), third: ([], ["d"], [])}
 
 
 @trio_test

@@ -147,7 +147,7 @@ def open_both(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
                 peer_limits=PeerLimits({}) if number else limits,
             )
             nodes.append(await stack.enter_async_context(node))
-        await until(lambda: all(len(node.router.mesh[node.topic]) == 1 for node in nodes))
+        await until(lambda: all(len(node.router.mesh[node.topics[0]]) == 1 for node in nodes))
         return Both(*nodes, limits)
 
     return open_both
@@ -344,7 +344,7 @@ async def open_three(stack: AsyncExitStack, directory: Path) -> list[Libp2pGossi
             chance=random.Random(number),
         )
         nodes.append(await stack.enter_async_context(node))
-    await until(lambda: all(len(node.router.mesh[node.topic]) == 2 for node in nodes))
+    await until(lambda: all(len(node.router.mesh[node.topics[0]]) == 2 for node in nodes))
     return nodes
 
 

@@ -22,6 +22,7 @@ from swarm.identity import Identity
 from swarm.manifest import About, Bootstrap, Manifest, Rules, _without_defaults, load_manifest
 from swarm.refusal import Refusal
 from swarm.rollout import Announcement, Entry, Rollout
+from swarm.shards import shard_of
 from swarm.wire import ANNOUNCEMENT_MAGIC, ROLLOUT_MAGIC, rollout_hash, seal
 
 HERE = Path(__file__).parent
@@ -33,6 +34,7 @@ NOW = 1_800_000_000.0
 AUTHOR, SOMEBODY = (Identity(hashlib.sha256(name).digest()) for name in (b"author", b"somebody"))
 FLOATS = (0.5, 1.0, -0.0, 0.1, 1e-5, 1e-7, 123456.789, 1e15, 1e16, 1.5e300)
 TEXTS = ("  What is\t3 + 4?\n", "WHAT IS 3 + 4?", "Straße", "Who is 21?", "Who is 22?")
+SHARDS = ((NOW, 4), (NOW + 86_400, 4), (NOW, 64), (NOW, 1))
 GENERATED = (f"Say {number}." for number in range(40))
 
 SIGNED = (
@@ -64,6 +66,7 @@ def make() -> Tree:
         },
         "signed_manifests": [_signed_manifest(*one) for one in SIGNED],
         "held_out": [_held_out(text) for text in (*TEXTS, *GENERATED)],
+        "shards": [_shard(*one) for one in SHARDS],
         "rollout": _rollout(),
         "announcement": _announcement(),
         "fetch": _fetch(),
@@ -157,6 +160,11 @@ def _signed_manifest(about: About, bootstrap: Bootstrap, version: int) -> Tree:
 
 def _held_out(text: str) -> Tree:
     return {"text": text, "normalised": normalise(text), "held_out": is_held_out(text)}
+
+
+def _shard(created: float, num_shards: int) -> Tree:
+    shard = shard_of(swarm_id(), AUTHOR.node_id, created, num_shards)
+    return {"created": created, "num_shards": num_shards, "shard": shard}
 
 
 def _rollout() -> Tree:
