@@ -216,6 +216,8 @@ def demo(
     }
     shared = config or Path(str(files("node") / "configs" / "nodes" / "demo.toml"))
     chosen = load_config(shared, flags | _parse_settings(settings))
+    if chosen.mode != "train":
+        raise ConfigError(f"mode = '{chosen.mode}': the demo's nodes train; leave it out")
     _ = chosen.manifest_file  # a wrong name is told before anything is removed
     clear_home(chosen.home)
     from node.demo import run_demo

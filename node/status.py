@@ -36,10 +36,10 @@ class Stage(StrEnum):
 WHAT_IT_DOES = {
     "train": "learns from its own rollouts and from those of peers, and shares its own",
     "generate": "shares rollouts of a model that stays as it is, and learns nothing",
-    "observe": "sees the swarm and passes on what is announced; it has no policy, fetches and "
-    "shares nothing",
+    "observe": "sees the swarm and passes on what is announced; it has no policy, and fetches and "
+    "shares no rollouts",
     "relay": "is an address for those who join, and a way to those whom nobody can dial; it has no "
-    "policy, fetches and shares nothing",
+    "policy, and fetches and shares no rollouts",
 }
 """What a node does in each mode, for people: follows "it"."""
 

@@ -4,6 +4,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from trio.testing import trio_test
@@ -67,3 +68,11 @@ async def test_the_page_shows_the_node_and_a_strangers_text_as_text(tmp_path: Pa
         "FILES OPEN (no Landlock), network and processes closed (seccomp)",
     ):
         assert there in page
+
+
+@trio_test
+async def test_the_page_of_a_node_without_a_policy_has_no_place_for_one(tmp_path: Path) -> None:
+    page = await page_of(msgspec.structs.replace(SNAPSHOT, mode="observe"), tmp_path)
+    assert "sapo · Observing" in page
+    assert '<section class="card of-policy" id="learning" hidden="">' in page
+    assert "loss -0.031" not in page

@@ -1,6 +1,7 @@
 """The words of `sapo run` become settings, and what cannot be is said in one line."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -44,6 +45,15 @@ def test_a_node_has_one_mode(runs: list[NodeConfig]) -> None:
     for one, other in itertools.combinations(FLAGS, 2):
         assert error_of(one, other) == "give one of --generate-only, --observe and --relay"
     assert runs == []
+
+
+def test_the_demo_trains(tmp_path: Path) -> None:
+    words = ["demo", "--home", str(tmp_path / "demo"), "--set", "mode=observe"]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, ConfigError) and "the demo's nodes train" in str(
+        done.exception
+    )
+    assert not (tmp_path / "demo").exists()
 
 
 def test_what_a_policy_would_need_is_refused_where_there_is_none(runs: list[NodeConfig]) -> None:
