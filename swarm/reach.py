@@ -34,7 +34,9 @@ class Reach:
         self.client: RelayClient | None = None
         self.puncher: HolePuncher | None = None
         if use != "off":
-            self.client = RelayClient(host, own, dialer.members, self._needs_relay, book)
+            self.client = RelayClient(
+                host, own, dialer.members, self._needs_relay, book, dialer.ask_soon
+            )
             self.puncher = HolePuncher(host, dialer.members, dialer.punching)
             dialer.dial_circuit = self.client.dial
 

@@ -69,12 +69,14 @@ class RelayClient:
         members: Callable[[], Collection[str]],
         needs_relay: Callable[[], bool],
         book: PeerBook,
+        ask_soon: Callable[[str], None],
     ) -> None:
         """
         Args:
             members: node ids of the connected peers of this swarm.
             needs_relay: whether this node should hold reservations now.
             book: knows under which addresses a relay can be dialled.
+            ask_soon: has a relay, by its node id, asked for further peers: others behind it.
         """
         self.num_refused = 0
         """Circuits to this node beyond MAX_PER_RELAY."""
@@ -85,6 +87,7 @@ class RelayClient:
         self._members = members
         self._needs_relay = needs_relay
         self._book = book
+        self._ask_soon = ask_soon
         self._reservations: dict[str, _Reservation] = {}
         self._not_before: dict[str, float] = {}
         self._circuits: Counter[str] = Counter()
@@ -180,6 +183,7 @@ class RelayClient:
             self._own.add_relay(relay, usable[:MAX_RELAY_ADDRESSES])
             log.info("peers can reach this node through relay %s", relay)
             await self._tell()
+            self._ask_soon(relay)
 
     async def _drop_lost(self) -> None:
         now = trio.current_time()
