@@ -16,7 +16,7 @@ from swarm.protocol import SHARD_TOPIC, TOPIC
 
 DAY_S = 86_400
 LOOK_S = 10.0
-"""Between two looks at how much is heard: one shard more, or one less, each time."""
+"""Between two looks at how much is heard: at most twice as many shards after one as before it."""
 MEMORY = 0.7
 """Of the rate that was measured so far, at each look."""
 
@@ -77,13 +77,10 @@ class ShardChoice:
         measured, self._num_bytes = self._num_bytes / passed_s, 0
         self._rate = MEMORY * self._rate + (1 - MEMORY) * measured if self._rate else measured
         rate = max(self._rate, measured)
-        if rate > self._max_bytes_per_s and self._num_heard > 1:
-            self._num_heard -= 1
-        elif (
-            self._num_heard < self.num_shards
-            and rate * (self._num_heard + 1) / self._num_heard <= self._max_bytes_per_s
-        ):
-            self._num_heard += 1
+        fitting = self.num_shards
+        if rate > 0:
+            fitting = int(self._num_heard * self._max_bytes_per_s / rate)
+        self._num_heard = max(1, min(fitting, 2 * self._num_heard, self.num_shards))
 
     def _order(self, now: float) -> list[int]:
         """Its own shard, then the others in an order of this node and day."""
