@@ -18,10 +18,9 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 
@@ -30,11 +29,11 @@ from node.answerer import Answerer
 from node.api import create_app, serve_api
 from node.batch import make_strategy
 from node.checkpoint import find_start, open_checkpoints
-from node.config import ConfigError, NodeConfig, SwarmConfig
+from node.config import ConfigError, NodeConfig
 from node.foreign import make_intake
-from node.history import History
 from node.home import keep_seed, open_home
 from node.manifest_check import address_problem
+from node.network_settings import network_options, peer_limits
 from node.pipe import HeldOutDone, RoundDone
 from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
 from node.status import (
@@ -47,26 +46,23 @@ from node.status import (
     RoundReport,
     Snapshot,
 )
+from node.store import Store, open_store
 from node.supervisor import LearnerEnd, NoLearner, Supervisor
 from node.tasks import find_isolation, find_usable_tasks, open_verifier
-from node.threads import OneAtATime, in_thread
+from node.threads import in_thread
 from rewards.tasks import TaskFacts
 from rewards.verifier import Verifier
-from swarm import catalogue
-from swarm.announcements import Announcements
 from swarm.catch_up import CatchUp, CatchUpStats
-from swarm.database import DatabaseTooNew, Offload, open_database
+from swarm.database import DatabaseTooNew
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
 from swarm.judge import NoJudge, VerifierJudge
-from swarm.ledger import Ledger, PeerRecord
+from swarm.ledger import PeerRecord
 from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.libp2p_fixes import WrongLibp2p
 from swarm.libp2p_host import ListenError
-from swarm.limits import PeerLimits, make_rates
+from swarm.limits import PeerLimits
 from swarm.manifest import Manifest, Rules, load_manifest
-from swarm.network_options import NetworkOptions
 from swarm.peer_book import WrongAddress
-from swarm.pool import Pool
 from swarm.relay import Relay
 from swarm.share import Publisher
 
@@ -110,25 +106,6 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def _run(config: NodeConfig, learner: tuple[str, ...] | None) -> LearnerEnd:
     async with open_control(config, learner) as control:
         return await control.run()
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """The node's database: used through `offload` only, never from the trio thread."""
-
-    pool: Pool
-    announcements: Announcements
-    ledger: Ledger
-    history: History
-    offload: Offload
-
-    async def find(self, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
-        """What peers are served: own and foreign rollouts that have not expired."""
-        return await self.offload(self.pool.find, hashes)
-
-    async def answer_catalogue(self, request: bytes) -> tuple[bytes, int] | None:
-        """What peers are told that they missed."""
-        return await catalogue.answer(request, self.announcements, self.offload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,68 +164,6 @@ async def open_control(
             )
             work = Work(verifier, publisher)
         yield Control(config, manifest, store, gossip, limits, listener, work, learner)
-
-
-def peer_limits(config: SwarmConfig) -> PeerLimits:
-    """What the settings say about how much a peer may do."""
-    return PeerLimits(
-        make_rates(
-            config.announcements_per_s,
-            config.author_announcements_per_s,
-            config.fetches_per_s,
-            config.catalogue_per_s,
-            config.peer_questions_per_s,
-            config.served_mib_per_s,
-        )
-    )
-
-
-def network_options(config: NodeConfig) -> NetworkOptions:
-    """What the settings say about connections.
-
-    Raises:
-        ConfigError: two of them contradict one another.
-    """
-    swarm = config.swarm
-    if config.mode == "relay" and swarm.relay in ("use", "off"):
-        raise ConfigError(f"swarm.relay = '{swarm.relay}' contradicts mode 'relay'; leave it out")
-    return NetworkOptions(
-        max_per_address=swarm.max_per_address,
-        max_per_subnet=swarm.max_per_subnet,
-        announce=swarm.announce,
-        hear_bytes_per_s=1024 * swarm.hear_kib_per_s,
-        dht=swarm.dht,
-        relay="serve" if config.mode == "relay" else swarm.relay,
-    )
-
-
-@asynccontextmanager
-async def open_store(
-    config: NodeConfig, rules: Rules, home: Path, node_id: str
-) -> AsyncIterator[Store]:
-    """The database in `home`; flushed and closed at the end."""
-    offload = OneAtATime()
-    database = await offload(open_database, home / "pool.sqlite")
-    try:
-        ledger = await offload(Ledger, database)
-        yield Store(
-            pool=await offload(
-                Pool, database, rules.lifetime_s, max_bytes=config.swarm.pool_mib * 2**20
-            ),
-            announcements=await offload(
-                Announcements,
-                database,
-                node_id,
-                max_bytes=config.swarm.announcements_mib * 2**20,
-            ),
-            ledger=ledger,
-            history=await offload(History, database, "generated_" * (config.mode == "generate")),
-            offload=offload,
-        )
-    finally:
-        with trio.CancelScope(shield=True):
-            await offload(ledger.flush)
-            await offload(database.close)
 
 
 class Control:

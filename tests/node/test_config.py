@@ -10,7 +10,7 @@ from node.config import (
     known_keys,
     load_config,
 )
-from node.control import network_options, peer_limits
+from node.network_settings import network_options, peer_limits
 from swarm.limits import Kind, make_rates
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "nodes").glob("*.toml"))
