@@ -45,12 +45,15 @@ from node.task_view import print_report, print_samples, print_task, print_tasks
 from rewards.verifier import VerifierBroken
 from swarm.identity import IdentityError
 from swarm.manifest import Manifest, ManifestError, load_manifest
+from swarm.twin import TwinFound
 
 MAX_ERROR_LINES, MAX_ERROR_CHARS = 50, 2000
 """Of an error, whose text may quote a stranger's file."""
 
 EXIT_BAD = 1
 EXIT_USAGE, EXIT_NOT_LEARNED, EXIT_BROKEN, EXIT_UNREACHABLE = 2, 3, 4, 5
+EXIT_TWIN = 6
+"""Another machine uses this node's key (swarm/twin.py)."""
 EXIT_TASK_FAILS = 3
 EXIT_RUNS_FAILED = 3
 
@@ -486,6 +489,8 @@ def main() -> NoReturn:
         _end(error, EXIT_BROKEN)
     except NodeUnreachable as error:
         _end(error, EXIT_UNREACHABLE)
+    except TwinFound as error:
+        _end(error, EXIT_TWIN)
     sys.exit(0)
 
 

@@ -162,6 +162,7 @@ async def open_control(
                 store.offload,
                 kept=store.announcements,
             )
+            gossip.twins.incarnation = publisher.incarnation
             work = Work(verifier, publisher)
         yield Control(config, manifest, store, gossip, limits, listener, work, learner)
 

@@ -244,6 +244,8 @@ class Dialer(INotifee):
         """Called by the library for every connection that is made."""
         await trio.lowlevel.checkpoint()
         node_id = str(conn.muxed_conn.peer_id)
+        if node_id == str(self._host.get_id()):  # swarm/twin.py looks who that is
+            return
         addresses = conn.get_transport_addresses()
         address = str(addresses[0]) if addresses else ""
         self._note_inbound(node_id, conn, address)

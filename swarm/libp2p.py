@@ -44,6 +44,7 @@ from swarm.peer_book import PeerBook
 from swarm.reach import Reach
 from swarm.requests import MAX_PEERS_TOLD, Requests
 from swarm.shards import ShardChoice, shard_of, shard_topics
+from swarm.twin import TwinWatch
 from swarm.wire import open_announcement
 
 log = logging.getLogger(__name__)
@@ -216,6 +217,7 @@ class Libp2pGossip:
         self._book = book
         self.kademlia: Kademlia | None = None
         self.reach: Reach | None = None
+        self.twins = TwinWatch(host, swarm_id, book)
         self._num_announced = 0
         self._requests = Requests(
             host,
@@ -288,6 +290,7 @@ class Libp2pGossip:
     async def run(self) -> None:
         """Keeps peers connected; raises what `find` raised."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.twins.run)
             if self.reach is not None:
                 nursery.start_soon(self.reach.run)
             if self.kademlia is not None:
@@ -339,6 +342,8 @@ class Libp2pGossip:
         if not self.pubsub.has_form(carrier, message):
             return False
         node_id = str(carrier)
+        if node_id != self.node_id:
+            self.twins.hear(message.data)
         return node_id == self.node_id or self._peer_limits.allows(node_id, Kind.ANNOUNCEMENTS)
 
     async def _wait_for_room(self) -> None:

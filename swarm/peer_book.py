@@ -90,6 +90,8 @@ class PeerBook:
         """Whether `save` would write something else than was written last."""
         self.num_heard = 0
         """Nodes that peers told of and that were not known."""
+        self.own_heard: list[str] = []
+        """Where others say that the own id can be dialled: few, the newest last."""
         self._own_id = own_id
         self._file = file
         self._chance = chance
@@ -163,10 +165,12 @@ class PeerBook:
 
     def to_share(self, connected: Collection[str], but: str, limit: int) -> list[str]:
         """The best address each of connected peers, and one through a relay where there is one,
-        for a peer (`but`) that asks for more."""
+        for a peer (`but`) that asks for more. And at the end where that peer itself is known: what
+        is not its own is of another machine with its key (swarm/twin.py)."""
+        own = self.addresses(but)
         ids = [one for one in self._known if one in connected and one != but]
         self._chance.shuffle(ids)
-        return [address for one in ids for address in self._to_tell(one)][:limit]
+        return [address for one in ids for address in self._to_tell(one)][: limit - len(own)] + own
 
     def _to_tell(self, node_id: str) -> list[str]:
         addresses = self.addresses(node_id)
@@ -197,6 +201,8 @@ class PeerBook:
     ) -> None:
         transport, node_id = split_address(address)
         if node_id == self._own_id:
+            if address not in self.own_heard:
+                self.own_heard = [*self.own_heard, address][-MAX_ADDRESSES:]
             return
         known = self._known.setdefault(node_id, _Known())
         known.is_bootstrap |= is_bootstrap

@@ -78,6 +78,11 @@ class Publisher:
         self._incarnation = sequences.take()
         self._stats = ShareStats()
 
+    @property
+    def incarnation(self) -> int:
+        """That of all announcements of this process."""
+        return self._incarnation
+
     async def share(self, rollouts: Sequence[OwnRollout], model: str) -> int:
         """Offers rollouts to all peers; returns how many. They are served until they expire.
 
