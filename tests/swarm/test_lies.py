@@ -448,7 +448,7 @@ async def test_old_announcements_cost_nobody_anything(swarm: Any, mock_clock: Mo
 async def test_a_node_does_not_listen_to_itself(swarm: Any, mock_clock: MockClock) -> None:
     liar, author, node = swarm.peer(), swarm.node(), swarm.node()
     heard: list[bytes] = []
-    liar.gossip.deliver = lambda record, carrier: heard.append(record)
+    liar.gossip.deliver = lambda record, *_: heard.append(record)
     async with swarm.running():
         await author.share()
         (record,) = heard
