@@ -218,6 +218,9 @@ class SwarmConfig(_Section):
     hear_kib_per_s: float = Field(default=64.0, gt=0)
     """Of announcements, in a swarm of several shards: the node hears as many as fit, and always its
     own."""
+    mdns: bool = False
+    """Looks for peers in the local network by mDNS, and tells everybody there that this machine is
+    a node of its swarm."""
     dht: bool = True
     """Lookups by Kademlia, so that one bootstrap node is enough to find the swarm. Without them
     peers are still asked for further ones every 30 s."""

@@ -34,5 +34,6 @@ def network_options(config: NodeConfig) -> NetworkOptions:
         announce=swarm.announce,
         hear_bytes_per_s=1024 * swarm.hear_kib_per_s,
         dht=swarm.dht,
+        mdns=swarm.mdns,
         relay="serve" if config.mode == "relay" else swarm.relay,
     )

@@ -27,6 +27,7 @@ from swarm.gossip import AnswerCatalogue, Connection, FindRollouts, Received, Tr
 from swarm.identity import Identity
 from swarm.inbox import Inbox, has_announcement_form
 from swarm.kademlia import Kademlia
+from swarm.lan import Lan
 from swarm.libp2p_fixes import OUTBOUND_QUEUE, CountedQueue, SwarmPubsub
 from swarm.libp2p_host import (
     ByteCounter,
@@ -121,6 +122,8 @@ async def open_libp2p(
         peer_limits,
     )
     gossip.add_reach(own, options.relay)
+    if options.mdns:
+        gossip.lan = Lan(swarm_id, gossip.addresses, book.hear)
     if options.dht:
         gossip.kademlia = Kademlia(host, swarm_id, book, gossip.members, chance)
     outcome = _Outcome()
@@ -217,6 +220,7 @@ class Libp2pGossip:
         self._book = book
         self.kademlia: Kademlia | None = None
         self.reach: Reach | None = None
+        self.lan: Lan | None = None
         self.twins = TwinWatch(host, swarm_id, book)
         self._num_announced = 0
         self._requests = Requests(
@@ -253,6 +257,10 @@ class Libp2pGossip:
     def connections(self) -> list[Connection]:
         """See Gossip."""
         return self._dialer.connections()
+
+    def heard_shards(self) -> frozenset[int]:
+        """See AsksCatalogue."""
+        return self._heard if len(self._heard) < len(self.topics) else frozenset()
 
     def traffic(self) -> Traffic:
         """See Gossip."""
@@ -291,6 +299,8 @@ class Libp2pGossip:
         """Keeps peers connected; raises what `find` raised."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.twins.run)
+            if self.lan is not None:
+                nursery.start_soon(self.lan.run)
             if self.reach is not None:
                 nursery.start_soon(self.reach.run)
             if self.kademlia is not None:

@@ -21,4 +21,5 @@ class NetworkOptions:
     hear_bytes_per_s: float = 65_536.0
     """Of announcements: so many shards are heard."""
     dht: bool = True
+    mdns: bool = False
     relay: RelayUse = "auto"
