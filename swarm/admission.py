@@ -111,7 +111,7 @@ class Admission:
             return Refused(Refusal.WRONG_SWARM, received.carrier)
         if author == self._node_id:
             return Refused(Refusal.OWN, received.carrier)
-        if received.shard not in (None, self._shard(announcement)):
+        if received.shard not in (None, self.shard(announcement)):
             return Refused(Refusal.WRONG_SHARD, received.carrier)
         if self._heard.is_repeated(author, sequence, received.record):
             return Refused(Refusal.REPEATED, received.carrier)
@@ -127,11 +127,10 @@ class Admission:
         self._heard.remember(author, sequence, received.record, received.is_late)
         return announcement
 
-    def _shard(self, announcement: Announcement) -> int:
-        num_shards = self._rules.shards
-        if num_shards == 1:
-            return 0
-        return shard_of(self._swarm_id, announcement.author, announcement.created, num_shards)
+    def shard(self, announcement: Announcement) -> int:
+        """On which it belongs (swarm/shards.py)."""
+        author, created = announcement.author, announcement.created
+        return shard_of(self._swarm_id, author, created, self._rules.shards)
 
     def check_entry(self, entry: Entry) -> Refusal | None:
         """Why an announced rollout is not worth fetching."""

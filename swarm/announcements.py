@@ -28,7 +28,7 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS announcements (position INTEGER PRIMARY KEY AUTOINCREMENT,"
     " id BLOB NOT NULL UNIQUE, author TEXT NOT NULL, sequence INTEGER NOT NULL,"
     " first_seen REAL NOT NULL, expires REAL NOT NULL, num_bytes INTEGER NOT NULL,"
-    " record BLOB NOT NULL)",
+    " record BLOB NOT NULL, shard INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS announcements_author"
     " ON announcements (author, position, num_bytes)",
     "CREATE INDEX IF NOT EXISTS announcements_expires ON announcements (expires)",
@@ -47,6 +47,8 @@ class KeptAnnouncement:
     """Unix seconds."""
     expires: float
     """Unix seconds: not worth telling anybody from then on."""
+    shard: int = 0
+    """Its author's when it was signed (swarm/shards.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,17 @@ class Announcements:
                 if self._database.execute(query, (one,)).fetchone() is None
             ]
 
-    def newest(self, before: int, num: int) -> tuple[list[bytes], int]:
+    def newest(self, before: int, num: int, shards: Sequence[int] = ()) -> tuple[list[bytes], int]:
         """Up to `num` ids, those kept last first, and where to go on; 0 where there are no more.
 
         Args:
             before: what the last call said; 0 begins with the newest.
+            shards: of these only; of all where none is named.
         """
         where, args = ("AND position < ?", (before,)) if before else ("", ())
+        if shards:
+            where += f" AND shard IN ({','.join('?' * len(shards))})"
+            args = (*args, *shards)
         with self._database.transaction():
             self._write()
             rows = self._database.execute(
@@ -150,7 +156,7 @@ class Announcements:
         with self._database.transaction():
             self._write()
             rows = self._database.execute(
-                "SELECT record, author, sequence, first_seen, expires FROM announcements"
+                "SELECT record, author, sequence, first_seen, expires, shard FROM announcements"
                 " WHERE author <> ? AND expires > ? ORDER BY position DESC LIMIT ?",
                 (self._own_id, self._clock(), num),
             ).fetchall()
@@ -178,11 +184,11 @@ class Announcements:
         for one in waiting:
             self._database.execute(
                 "INSERT OR IGNORE INTO announcements"
-                " (id, author, sequence, first_seen, expires, num_bytes, record)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                " (id, author, sequence, first_seen, expires, num_bytes, record, shard)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(announcement_id(one.record), one.author, one.sequence, one.first_seen),
-                    *(one.expires, len(one.record), one.record),
+                    *(one.expires, len(one.record), one.record, one.shard),
                 ),
             )
         for author in {one.author for one in waiting}:

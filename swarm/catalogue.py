@@ -2,15 +2,16 @@
 
 Two kinds of request, both msgpack lists; further elements of a list are ignored.
 
-    ["list", cursor]   -> [next, ids]     ids: 8 bytes each, one after another, as one byte string
-    ["get", ids]       -> [record, ...]   signed announcements as their authors made them
+    ["list", cursor, shards] -> [next, ids]     8 bytes each, one after another, as one byte string
+    ["get", ids]             -> [record, ...]   signed announcements as their authors made them
 
-The id of an announcement is the first 8 bytes of the SHA-256 of its signed bytes. `cursor` is 0 for
-the newest that the peer heard, else the `next` of the reply before, a number that means something
-to that peer alone; `next` is smaller than any before, and 0 where there are no more. A server lists
-at most MAX_LISTED ids, newest first, and leaves out of a reply what would make it longer than
-MAX_REPLY_BYTES: who misses records of a "get" asks again for the rest. What it does not have (any
-more) it leaves out, too.
+The id of an announcement is the first 8 bytes of the SHA-256 of its signed bytes. `cursor` is 0
+for the newest that the peer heard, else the `next` of the reply before, a number that means
+something to that peer alone; `next` is smaller than any before, and 0 where there are no more.
+`shards` may be left out: at most 64 numbers, of which alone announcements are listed
+(swarm/shards.py); of all where there are none. A server lists at most MAX_LISTED ids, newest first,
+and leaves out of a reply what would make it longer than MAX_REPLY_BYTES: who misses records of a
+"get" asks again for the rest. What it does not have (any more) it leaves out, too.
 
 Both implementations of Gossip use these functions, so that they refuse the same things.
 """
@@ -25,7 +26,13 @@ from msgspec import Meta
 
 from swarm.database import Offload
 from swarm.gossip import FetchFailed
-from swarm.protocol import ANNOUNCEMENT_ID_BYTES, MAX_ANNOUNCEMENT_BYTES, MAX_LISTED, MAX_TOLD
+from swarm.protocol import (
+    ANNOUNCEMENT_ID_BYTES,
+    MAX_ANNOUNCEMENT_BYTES,
+    MAX_LISTED,
+    MAX_SHARDS,
+    MAX_TOLD,
+)
 
 MAX_REQUEST_BYTES = 32 + ANNOUNCEMENT_ID_BYTES * MAX_TOLD
 MAX_REPLY_BYTES = 512 * 2**10
@@ -34,6 +41,7 @@ MAX_REPLY_BYTES = 512 * 2**10
 _HEAD_BYTES = 5
 """At most so many does msgpack put before a list or before bytes."""
 
+_Shards = Annotated[list[Annotated[int, Meta(ge=0, lt=MAX_SHARDS)]], Meta(max_length=MAX_SHARDS)]
 _Cursor = Annotated[int, Meta(ge=0, lt=2**53)]
 _Ids = Annotated[
     bytes, Meta(min_length=ANNOUNCEMENT_ID_BYTES, max_length=ANNOUNCEMENT_ID_BYTES * MAX_TOLD)
@@ -45,6 +53,7 @@ _Records = Annotated[list[_Record], Meta(max_length=MAX_TOLD)]
 
 class _List(msgspec.Struct, frozen=True, array_like=True, tag="list"):
     cursor: _Cursor
+    shards: _Shards = []
 
 
 class _Get(msgspec.Struct, frozen=True, array_like=True, tag="get"):
@@ -65,7 +74,7 @@ _decode_records = msgspec.msgpack.Decoder(_Records).decode
 class KeepsAnnouncements(Protocol):
     """What is told from: swarm/announcements.py."""
 
-    def newest(self, before: int, num: int) -> tuple[list[bytes], int]:
+    def newest(self, before: int, num: int, shards: Sequence[int] = ()) -> tuple[list[bytes], int]:
         """Ids, and where to go on."""
         ...
 
@@ -88,9 +97,9 @@ def announcement_id(record: bytes) -> bytes:
     return hashlib.sha256(record).digest()[:ANNOUNCEMENT_ID_BYTES]
 
 
-def encode_list(cursor: int) -> bytes:
-    """The bytes that ask for a page of ids."""
-    return _encode(_List(cursor))
+def encode_list(cursor: int, shards: Iterable[int] = ()) -> bytes:
+    """The bytes that ask for a page of ids, of these shards where some are named."""
+    return _encode(_List(cursor, sorted(shards)))
 
 
 def encode_get(ids: Sequence[bytes]) -> bytes:
@@ -115,7 +124,7 @@ async def answer(
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     if isinstance(asked, _List):
-        listed, position = await offload(kept.newest, asked.cursor, MAX_LISTED)
+        listed, position = await offload(kept.newest, asked.cursor, MAX_LISTED, asked.shards)
         return _encode(_Listing(position, b"".join(listed))), 0
     if len(asked.ids) % ANNOUNCEMENT_ID_BYTES:
         return None

@@ -226,9 +226,10 @@ class CatchUp:
             FetchFailed: it does not answer, or what it says is of no use.
         """
         cursor = num_listed = 0
+        shards = self._gossip.heard_shards()
         num_heard = self._kept.num_kept - self._num_kept_before
         while not asking.is_over(self._limits):
-            page = decode_listing(await self._request(asking, encode_list(cursor)), cursor)
+            page = decode_listing(await self._request(asking, encode_list(cursor, shards)), cursor)
             untold = [one for one in page.ids if one not in self._told]
             missing = await self._offload(self._kept.unknown, untold)
             num_listed += len(page.ids)

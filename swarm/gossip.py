@@ -120,6 +120,10 @@ class AsksCatalogue(Protocol):
         """The peers connected now."""
         ...
 
+    def heard_shards(self) -> frozenset[int]:
+        """Shards whose announcements reach this node now; none where it hears all."""
+        ...
+
     async def ask_catalogue(self, node_id: str, request: bytes) -> bytes:
         """A peer's reply to a request of swarm/catalogue.py, of MAX_REPLY_BYTES at most.
 

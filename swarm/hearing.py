@@ -123,6 +123,7 @@ class Hearing:
             announcement.sequence,
             first_seen,
             self._admission.expiry(announcement.created, first_seen),
+            self._admission.shard(announcement),
         )
         if self._kept.keep(kept) >= BATCH:
             await self.flush()

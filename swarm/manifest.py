@@ -19,7 +19,7 @@ from msgspec import NODEFAULT
 from rewards.tasks import TaskSpec
 from rewards.tasks.table import TableError, has_table, table_file
 from swarm.identity import is_node_id, is_signed_by
-from swarm.protocol import MAX_ANSWERS, MIN_ANSWERS
+from swarm.protocol import MAX_ANSWERS, MAX_SHARDS, MIN_ANSWERS
 
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_DOTS = 200
@@ -27,7 +27,6 @@ MAX_DOTS = 200
 MAX_TITLE_CHARS, MAX_DESCRIPTION_CHARS = 80, 1000
 MAX_VERSION = 2**53
 """Of a signature: what a double can count."""
-MAX_SHARDS = 64
 MAX_TASKS = 256
 MAX_BOOTSTRAP_PEERS = 64
 MAX_TABLES = 16

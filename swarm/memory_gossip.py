@@ -182,6 +182,11 @@ class MemoryGossip:
             for node in self._network.reachable(self.node_id)
         ]
 
+    def heard_shards(self) -> frozenset[int]:
+        """See AsksCatalogue."""
+        heard = self.shards.heard() if self.shards else frozenset()
+        return heard if len(heard) < self._network.num_shards else frozenset()
+
     def traffic(self) -> Traffic:
         """See Gossip."""
         return Traffic(

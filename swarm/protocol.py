@@ -31,6 +31,9 @@ MAX_POLICY_ROUND = 2**40
 TOPIC = "sapo/{swarm_id}/announce/1"
 """Where announcements are gossiped. A node elsewhere hears nobody, and nobody hears it."""
 
+MAX_SHARDS = 64
+"""Of a swarm's rules. One that allowed more would run swarms that others refuse."""
+
 SHARD_TOPIC = TOPIC + "/{shard}"
 """Its place in a swarm with several shards. Who puts an announcement elsewhere is refused."""
 

@@ -22,6 +22,7 @@ from swarm.protocol import (
     MIN_ANSWERS,
 )
 from swarm.rollout import Announcement, Entry, Rollout, is_address
+from swarm.shards import shard_of
 from swarm.wire import open_rollout, rollout_hash, seal
 
 logger = logging.getLogger(__name__)
@@ -165,12 +166,11 @@ class Publisher:
 
     def _keep_announcement(self, announcement: Announcement, record: bytes) -> None:
         if self._kept is not None:
-            created = announcement.created
+            author, created = announcement.author, announcement.created
             expires = created + self._rules.lifetime_s
+            shard = shard_of(self._swarm_id, author, created, self._rules.shards)
             self._kept.keep(
-                KeptAnnouncement(
-                    record, announcement.author, announcement.sequence, created, expires
-                )
+                KeptAnnouncement(record, author, announcement.sequence, created, expires, shard)
             )
 
     def _keep_one(self, own: OwnRollout, model: str, sequence: int) -> Entry | None:

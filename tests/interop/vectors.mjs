@@ -52,6 +52,15 @@ checks += 2
 same(decode(bytes(vectors.fetch.request)).length, 2)
 same(decode(bytes(vectors.fetch.reply)).map(record => sapo.sha256(record).toString('hex')), [rollout.hash])
 
+const [first, second, got] = vectors.catalogue.exchanges.map(one => [decode(bytes(one.request)), decode(bytes(one.reply))])
+same(sapo.sha256(bytes(announcement.record)).toString('hex').slice(0, 16), vectors.catalogue.id)
+same(first[0], ['list', 0, []])
+same(second[0], ['list', 1000, [2, 7]])
+same(second[1][0], 300)
+same(Buffer.from(second[1][1]).toString('hex'), '0001020304050607' + vectors.catalogue.id)
+same(Buffer.from(got[0][1]).toString('hex'), '0001020304050607' + vectors.catalogue.id)
+same(got[1].map(record => Buffer.from(record).toString('hex')), [announcement.record])
+
 for (const one of vectors.refused.announcements) {
   assert.throws(() => receiver().hear(bytes(one.record)), { reason: one.refusal }, one.name)
   checks++

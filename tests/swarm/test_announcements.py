@@ -1,6 +1,7 @@
 """What is kept of announcements: in which order, for how long, within which bounds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ def test_what_is_kept_is_found_and_listed_the_last_first(make: Any) -> None:
     absent = bytes(8)
     assert announcements.find([first, absent]) == {first: kept[0].record}
     assert announcements.unknown([absent, first, absent, second]) == [absent]
+
+
+def test_of_the_shards_that_are_named_alone(make: Any) -> None:
+    kept, announcements = [replace(one(number), shard=number % 3) for number in range(7)], make()
+    put(announcements, *kept)
+    assert announcements.newest(0, 10, [2]) == (ids(kept[5], kept[2]), 0)
+    page, position = announcements.newest(0, 2, [0, 1])
+    assert page == ids(kept[6], kept[4]) and position
+    assert announcements.newest(position, 9, [0, 1])[0] == ids(kept[3], kept[1], kept[0])
+    assert announcements.recall(1) == [kept[6]]
 
 
 def test_pages_follow_each_other_whatever_comes_meanwhile(make: Any) -> None:

@@ -127,7 +127,7 @@ class Crowd:
 
     async def tell(self, request: bytes) -> tuple[bytes, int]:
         await trio.sleep(self.rng.choice([0, 0, 1, 100]))
-        kind, argument = msgspec.msgpack.decode(request)
+        kind, argument, *_ = msgspec.msgpack.decode(request)
         true = [one for one in self.said[-300:] if one in self.true]
         by_id = {announcement_id(record): record for record in true}
         if kind == "list" and self.rng.random() < 0.9:

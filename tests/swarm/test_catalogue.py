@@ -1,6 +1,6 @@
 """The bytes of catalogue requests: what is read, what is refused, what does not fit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -34,7 +34,7 @@ class Kept:
     def __init__(self, records: Iterable[bytes]) -> None:
         self.records = {announcement_id(record): record for record in records}
 
-    def newest(self, before: int, num: int) -> tuple[list[bytes], int]:
+    def newest(self, before: int, num: int, shards: Sequence[int] = ()) -> tuple[list[bytes], int]:
         ids = list(self.records)
         end = before or len(ids)
         start = max(0, end - num)
@@ -83,7 +83,7 @@ async def test_the_largest_request_and_reply_are_within_their_bounds() -> None:
 async def test_further_elements_are_ignored() -> None:
     kept = Kept(records(2))
     (first, second), (new, newer) = kept.records, records(2)
-    assert await answer(pack(["list", 0, "later"]), kept, inline) is not None
+    assert await answer(pack(["list", 0, [], "later"]), kept, inline) is not None
     assert await answer(pack(["get", first, {}]), kept, inline) == (pack([new]), 1)
     assert decode_listing(pack([0, second + first, 7]), 0) == Page([second, first], 0)
     assert newer in kept.records.values()
@@ -166,3 +166,24 @@ def test_wrong_records_fail(reply: bytes) -> None:
 def test_a_wrong_question_is_our_own_error(ids: list[bytes]) -> None:
     with pytest.raises(ValueError, match="ids"):
         encode_get(ids)
+
+
+@trio_test
+async def test_only_the_shards_that_are_named_are_listed() -> None:
+    class OfShards(Kept):
+        asked: Sequence[int] = ()
+
+        def newest(
+            self, before: int, num: int, shards: Sequence[int] = ()
+        ) -> tuple[list[bytes], int]:
+            self.asked = shards
+            return super().newest(before, num)
+
+    kept = OfShards(records(3))
+    for shards, asked in (((), []), ({5, 1}, [1, 5]), (range(64), list(range(64)))):
+        await reply_to(encode_list(0, shards), kept)
+        assert kept.asked == asked
+    await reply_to(msgspec.msgpack.encode(["list", 0]), kept)
+    assert kept.asked == [], "who names none is told of all"
+    for wrong in ([64], [-1], [0] * 65, 3, ["a"]):
+        assert await answer(msgspec.msgpack.encode(["list", 0, wrong]), kept, inline) is None

@@ -156,9 +156,13 @@ class Scripted:
         self.answers = answers
         self.asked: list[tuple[str, list[Any]]] = []
         self.num_bytes = 0
+        self.shards: frozenset[int] = frozenset()
 
     def connections(self) -> list[Connection]:
         return [Connection(name, "", 0.0) for name in self.answers]
+
+    def heard_shards(self) -> frozenset[int]:
+        return self.shards
 
     async def ask_catalogue(self, node_id: str, request: bytes) -> bytes:
         asked = msgspec.msgpack.decode(request)
@@ -256,6 +260,20 @@ async def silent(asked: list[Any]) -> bytes:
 
 async def absent(asked: list[Any]) -> bytes:
     raise FetchFailed("not connected")
+
+
+@trio_test
+async def test_who_hears_some_shards_asks_for_those_alone(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    gossip = Scripted(honest=catalogue_of([made_up(1)]))
+    gossip.shards = frozenset({3, 1})
+    keeper = Keeper(swarm.node(), gossip)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.catch_up.run)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert gossip.asked[0] == ("honest", ["list", 0, [1, 3]])
 
 
 LIARS = (

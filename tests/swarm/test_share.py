@@ -21,7 +21,7 @@ class Listener:
 
     def __init__(self, swarm: Any) -> None:
         self.records: list[bytes] = []
-        swarm.peer().gossip.deliver = lambda record, carrier: self.records.append(record)
+        swarm.peer().gossip.deliver = lambda record, carrier, shard: self.records.append(record)
 
     @property
     def announcements(self) -> list[Announcement]:

@@ -9,14 +9,16 @@ file is a change of the protocol. All bytes are hexadecimal, all times Unix seco
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import trio
 from nacl.signing import SigningKey
 
 from rewards.question import Answer, Question, is_held_out, normalise
+from swarm.catalogue import announcement_id, answer, encode_get, encode_list
 from swarm.fetch import encode_reply, encode_request
 from swarm.identity import Identity
 from swarm.manifest import About, Bootstrap, Manifest, Rules, _without_defaults, load_manifest
@@ -70,6 +72,7 @@ def make() -> Tree:
         "rollout": _rollout(),
         "announcement": _announcement(),
         "fetch": _fetch(),
+        "catalogue": trio.run(_catalogue),
         "refused": {
             "announcements": [_case(*one) for one in _refused_announcements()],
             "rollouts": [_case(*one) for one in _refused_rollouts()],
@@ -195,6 +198,35 @@ def _fetch() -> Tree:
     here, missing = rollout_hash(record), bytes(range(32))
     reply, _ = encode_reply([missing, here], {here: record})
     return {"request": encode_request([missing, here]).hex(), "reply": reply.hex()}
+
+
+async def _catalogue() -> Tree:
+    record = seal(announcement(), AUTHOR)
+    one, missing = announcement_id(record), bytes(range(8))
+
+    class Kept:
+        def newest(
+            self, before: int, num: int, shards: Sequence[int] = ()
+        ) -> tuple[list[bytes], int]:
+            return [missing, one], 300
+
+        def find(self, ids: Iterable[bytes]) -> dict[bytes, bytes]:
+            return {one: record}
+
+    async def inline(call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return call(*args, **kwargs)
+
+    requests = (encode_list(0), encode_list(1000, {7, 2}), encode_get([missing, one]))
+    replies = [await answer(request, Kept(), inline) for request in requests]
+    return {
+        "id": one.hex(),
+        "exchanges": [
+            {"request": request.hex(), "reply": reply[0].hex()}
+            for request, reply in zip(requests, replies, strict=True)
+            if reply
+        ],
+    }
 
 
 def _tree(message: Rollout | Announcement) -> Tree:
