@@ -43,9 +43,8 @@ from node.task_tools import (
 )
 from node.task_view import print_report, print_samples, print_task, print_tasks
 from rewards.verifier import VerifierBroken
-from swarm.identity import IdentityError
+from swarm.identity import IdentityError, TwinFound
 from swarm.manifest import Manifest, ManifestError, load_manifest
-from swarm.twin import TwinFound
 
 MAX_ERROR_LINES, MAX_ERROR_CHARS = 50, 2000
 """Of an error, whose text may quote a stranger's file."""

@@ -32,6 +32,10 @@ class IdentityError(RuntimeError):
     """The key cannot be used; the message says why and what to do."""
 
 
+class TwinFound(RuntimeError):
+    """Another machine uses this node's key (swarm/twin.py); the message says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who a node is: whoever holds the key is this node."""

@@ -21,6 +21,7 @@ from libp2p.exceptions import BaseLibp2pError
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from swarm.circuit import end
+from swarm.identity import TwinFound
 from swarm.peer_book import PeerBook
 from swarm.wire import WireError, open_announcement
 
@@ -32,10 +33,6 @@ AGAIN_S = 600.0
 """Before an address of the own id is dialled again."""
 DIAL_S = 10.0
 _NUM_BYTES = 16
-
-
-class TwinFound(RuntimeError):
-    """Another machine uses this node's key; the message says what to do."""
 
 
 class TwinWatch:

@@ -13,12 +13,11 @@ from trio.testing import trio_test
 
 from rewards.question import Question
 from swarm import twin
-from swarm.identity import Identity
+from swarm.identity import Identity, TwinFound
 from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.network_options import NetworkOptions
 from swarm.peer_book import MAX_ADDRESSES, PeerBook
 from swarm.rollout import Announcement, Entry
-from swarm.twin import TwinFound
 from swarm.wire import WireError, open_announcement, seal
 
 SWARM = "5" * 64
