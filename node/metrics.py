@@ -497,6 +497,12 @@ METRICS: tuple[Row, ...] = (
         _one(lambda snapshot: snapshot.pool.announcements),
     ),
     Row(
+        "sapo_shards_heard",
+        "gauge",
+        "Shards of the swarm's announcements that reach this node.",
+        _one(lambda snapshot: snapshot.shards_heard),
+    ),
+    Row(
         "sapo_announcements_told_total",
         "counter",
         "Announcements told to peers that had missed them.",

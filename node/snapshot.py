@@ -131,6 +131,7 @@ def make_snapshot(
         ),
         bytes_sent=traffic.bytes_sent,
         bytes_received=traffic.bytes_received,
+        shards_heard=traffic.shards_heard,
         announcements_sent=traffic.announcements_sent,
         announcements_received=traffic.announcements_received,
         announcements_dropped=traffic.announcements_dropped,

@@ -324,6 +324,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Whatever a person should look at now, one sentence each; empty when all is well."""
     bytes_sent: int = 0
     bytes_received: int = 0
+    shards_heard: int = 1
+    """Of those into which the swarm's announcements are split."""
     announcements_sent: int = 0
     announcements_received: int = 0
     announcements_dropped: int = 0

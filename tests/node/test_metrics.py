@@ -101,6 +101,7 @@ def test_the_values_are_those_of_the_snapshot() -> None:
     assert found["sapo_limited_total"][("announcements",)] == 5.0
     assert sum(found["sapo_limited_total"].values()) == 5.0, "no label is made up"
     assert found["sapo_announcements_kept"] == {(): 118.0}
+    assert found["sapo_shards_heard"] == {(): 3.0}
     assert found["sapo_announcements_told_total"] == {(): 17.0}
     assert found["sapo_messages_unsent_total"] == {(): 2.0}
     assert found["sapo_catch_up_announcements_total"] == {("taken",): 37.0, ("refused",): 1.0}
