@@ -144,6 +144,7 @@ class Node:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line)
+        self._lines.put("")  # it ended
 
     def wait_until(self, is_so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """The first state of which it is so."""
@@ -152,7 +153,7 @@ class Node:
             try:
                 left_s = give_up - time.monotonic()
                 self.last = json.loads(self._lines.get(timeout=max(0.0, left_s)))
-            except queue.Empty:
+            except (queue.Empty, json.JSONDecodeError):
                 raise AssertionError(f"{self.last}\n{self._log.read_text()[-4000:]}") from None
         return self.last
 
