@@ -67,7 +67,8 @@ class TwinWatch:
         while True:
             await trio.sleep(TICK_S)
             now = trio.current_time()
-            heard = self._book.own_heard
+            own = {str(one) for one in self._host.get_addrs()}
+            heard = [one for one in self._book.own_heard if one not in own]
             self._not_before = {one: at for one, at in self._not_before.items() if one in heard}
             for address in [one for one in heard if self._not_before.get(one, 0.0) <= now]:
                 self._not_before[address] = now + AGAIN_S

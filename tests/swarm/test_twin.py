@@ -16,7 +16,7 @@ from swarm import twin
 from swarm.identity import Identity, TwinFound
 from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.network_options import NetworkOptions
-from swarm.peer_book import MAX_ADDRESSES, PeerBook
+from swarm.peer_book import MAX_ADDRESSES, PeerBook, split_address
 from swarm.rollout import Announcement, Entry
 from swarm.wire import WireError, open_announcement, seal
 
@@ -33,12 +33,14 @@ async def find_nothing(hashes: Sequence[bytes]) -> dict[bytes, bytes]:
 @pytest.fixture
 def open_node(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Libp2pGossip]]:
     def open_one(
-        bootstrap: Sequence[str] = (), identity: Identity | None = None
+        bootstrap: Sequence[str] = (),
+        identity: Identity | None = None,
+        listen: str = "/ip4/127.0.0.1/tcp/0",
     ) -> AbstractAsyncContextManager[Libp2pGossip]:
         return open_libp2p(
             identity or Identity(secrets.token_bytes(32)),
             SWARM,
-            "/ip4/127.0.0.1/tcp/0",
+            listen,
             find_nothing,
             bootstrap,
             tmp_path / f"{secrets.token_hex(4)}.json",
@@ -97,7 +99,7 @@ async def test_peers_tell_a_node_where_else_its_key_is(open_node: Open) -> None:
 @trio_test
 async def test_a_node_that_dials_itself_goes_on(open_node: Open) -> None:
     with trio.fail_after(60):
-        async with open_node() as node:
+        async with open_node(listen="/ip4/0.0.0.0/tcp/0") as node:
             dialled = trio.Event()
             visit = node.twins._visit
 
@@ -106,7 +108,9 @@ async def test_a_node_that_dials_itself_goes_on(open_node: Open) -> None:
                 dialled.set()
 
             node.twins._visit = note  # type: ignore[method-assign]
-            node._book.hear(node.addresses())
+            port = split_address(node.addresses()[0])[0].rpartition("/")[2]
+            heard = [f"/ip4/127.0.0.2/tcp/{port}/p2p/{node.node_id}"]
+            node._book.hear(heard)
             await dialled.wait()
             assert node.twins._found is None
             assert node.connections() == []
