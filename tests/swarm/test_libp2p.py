@@ -18,7 +18,14 @@ from swarm.identity import Identity
 from swarm.libp2p import Libp2pDied, Libp2pGossip, open_libp2p
 from swarm.libp2p_host import ListenError
 from swarm.network_options import NetworkOptions
-from swarm.peer_book import MAX_KNOWN, PeerBook, WrongAddress, split_address
+from swarm.peer_book import (
+    LOST_AFTER,
+    MAX_ADDRESSES,
+    MAX_KNOWN,
+    PeerBook,
+    WrongAddress,
+    split_address,
+)
 from swarm.wire import ANNOUNCEMENT_MAGIC, rollout_hash
 
 ANYWHERE = "/ip4/127.0.0.1/tcp/0"
@@ -512,3 +519,44 @@ def test_a_peer_is_tried_ever_later_and_soon_after_it_was_lost(tmp_path: Path) -
     book.lost(SOMEBODY, now + 100, lasted_s=60.0)
     assert book.due(now + 101.5, ()) == [SOMEBODY]
     assert book.due(now + 101.5, {SOMEBODY}) == []
+
+
+def test_a_lost_peer_is_looked_for_where_others_say_it_is(tmp_path: Path) -> None:
+    """It may have moved: that is listened to only when its own addresses have failed for long."""
+    book = PeerBook("own", [], tmp_path / "peers.json", random.Random(0))
+    book.connected(SOMEBODY, [f"/ip4/192.0.2.1/tcp/{port}" for port in (1, 2, 3, 4)])
+    for number in range(LOST_AFTER):
+        book.hear([address_of(SOMEBODY, 9)])
+        assert address_of(SOMEBODY, 9) not in book.addresses(SOMEBODY), number
+        book.failed(SOMEBODY, 0.0)
+    book.hear([address_of(SOMEBODY, 9)])
+    assert book.addresses(SOMEBODY) == [address_of(SOMEBODY, port) for port in (1, 2, 3, 9)]
+
+
+def test_news_of_an_address_is_tried_at_once_but_not_for_ever(tmp_path: Path) -> None:
+    book = PeerBook("own", [], tmp_path / "peers.json", random.Random(0))
+    num_tries = 0
+    for port in range(1, 50):
+        book.hear([address_of(SOMEBODY, port)])
+        if book.due(0.0, ()):
+            num_tries += 1
+            book.failed(SOMEBODY, 0.0)
+    assert num_tries == MAX_ADDRESSES
+
+
+def test_peers_are_told_the_best_address_one_through_a_relay_and_their_own(tmp_path: Path) -> None:
+    book = PeerBook("own", [], tmp_path / "peers.json", random.Random(0))
+    relay, node, asker = identities(3)
+    through = f"/ip4/192.0.2.9/tcp/1/p2p/{relay}/p2p-circuit"
+    book.connected(node, ["/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.1/tcp/2", through])
+    book.connected(asker, ["/ip4/192.0.2.2/tcp/1"])
+    told = [address_of(node), f"{through}/p2p/{node}", f"/ip4/192.0.2.2/tcp/1/p2p/{asker}"]
+    assert book.to_share([node, asker], asker, 10) == told
+    assert book.to_share([node, asker], asker, 2) == [told[0], told[2]]
+    assert split_address(told[1]) == (through, node)
+
+
+@pytest.mark.parametrize("transport", ["", "/p2p-circuit", "/ip4/192.0.2.1/tcp/1/p2p-circuit"])
+def test_an_address_through_no_relay_in_particular_is_refused(transport: str) -> None:
+    with pytest.raises(WrongAddress):
+        split_address(f"{transport}/p2p/{SOMEBODY}")
