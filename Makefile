@@ -28,8 +28,8 @@ format: install ## rewrite the code as ruff formats it
 check: lint ## lint, then the tests: what CI runs
 	@./test
 
-faults: ## kill nodes more often than CI has time for
-	@TEST_KILLS=30 ./test tests/integration
+faults: ## kill nodes, part networks, play bad peers: more than CI has time for, with figures
+	@TEST_KILLS=30 TEST_FAULTS=5 ./test tests/integration -s
 
 fuzz: install ## search for texts that break a verifier, FUZZ_S seconds (60) for each part
 	@$(BIN)/python -c "import atheris" 2>/dev/null || \
