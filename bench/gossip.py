@@ -28,8 +28,6 @@ from typing import IO, Any
 from tqdm import tqdm
 
 HOSTS = (8, 20, 50)
-ANSWERS = 8
-SWARM_ID = "5" * 64
 Figures = dict[str, Any]
 
 
@@ -179,139 +177,88 @@ def run_host(settings: Figures) -> None:
 
 async def _run_host(settings: Figures) -> None:
     import trio
+    from light_node import make_own_rollout, open_light_node
 
-    from node.threads import OneAtATime
-    from rewards.question import Answer, Question
-    from rewards.tasks import TaskFacts, TaskSpec
-    from swarm.database import open_database
-    from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
-    from swarm.intake import Intake
-    from swarm.judge import ScriptedJudge
-    from swarm.ledger import Ledger
-    from swarm.libp2p import open_libp2p
-    from swarm.manifest import Rules
-    from swarm.pool import Pool
-    from swarm.share import Publisher
     from swarm.wanted import Wanted
 
-    home = Path(settings["home"])
-    home.mkdir()
-    rules = Rules(
-        (TaskSpec("sums", "reasoning_gym", "chain_sum", "0.1.25"),),
-        max_new_tokens=4096,
-        max_answer_bytes=65536,
-    )
     rng = random.Random(settings["home"])
     want = int(settings["want"])
-    offload = OneAtATime()
-    database = await offload(open_database, home / "pool.sqlite")
-    pool = await offload(Pool, database, rules.lifetime_s, max_bytes=64 * 2**20)
-    ledger = await offload(Ledger, database)
     seconds: list[float] = []
     wanted_since = time.time()
-    add = pool.add_foreign
+    async with open_light_node(
+        Path(settings["home"]),
+        "/ip4/127.0.0.1/tcp/0",
+        settings["bootstrap"],
+        Wanted(want, max(1, want // 2), could_use=lambda entry: True),
+        keeps=False,
+    ) as node:
+        gossip, pool, offload = node.gossip, node.pool, node.offload
+        add = pool.add_foreign
 
-    def add_timed(*arguments: Any) -> Any:
-        added = add(*arguments)
-        if added is None:
-            seconds.append(time.time() - max(arguments[1].created, wanted_since))
-        return added
+        def add_timed(*arguments: Any) -> Any:
+            added = add(*arguments)
+            if added is None:
+                seconds.append(time.time() - max(arguments[1].created, wanted_since))
+            return added
 
-    pool.add_foreign = add_timed  # type: ignore[method-assign]
+        pool.add_foreign = add_timed  # type: ignore[method-assign]
+        used = wanted = used_bytes = 0
 
-    async def find(hashes: Any) -> dict[bytes, bytes]:
-        return await offload(pool.find, hashes)
+        async def share_often() -> None:
+            await trio.sleep(rng.uniform(0, settings["every_s"]))
+            while True:
+                await node.publisher.share([make_own_rollout(rng, settings["kib"])], "none")
+                await trio.sleep(settings["every_s"])
 
-    def rollout() -> Any:
-        index = rng.randrange(2**40)
-        size = settings["kib"] * 1024 // ANSWERS
-        wrong = [
-            Answer("".join(rng.choices("abcdefgh 123", k=size)), True) for _ in range(ANSWERS - 1)
-        ]
-        correct = (True,) + (False,) * (ANSWERS - 1)
-        return Question("sums", index), (Answer(str(index), True), *wrong), correct, 1
+        async def draw_often() -> None:
+            nonlocal used, wanted, used_bytes, wanted_since
+            await trio.sleep(rng.uniform(0, settings["round_s"]) + settings["every_s"])
+            while True:
+                await trio.sleep(settings["round_s"])
+                drawn = await offload(pool.draw, want, want, rng)
+                used += len(drawn)
+                wanted += want
+                used_bytes += settings["kib"] * 1024 * len(drawn)
+                wanted_since = time.time()
+                node.intake.wake()
 
-    with open_identity(home) as identity:
-        async with open_libp2p(
-            identity,
-            SWARM_ID,
-            listen="/ip4/127.0.0.1/tcp/0",
-            find=find,
-            bootstrap=settings["bootstrap"],
-            peers_file=home / "peers.json",
-            max_peers=32,
-        ) as gossip:
-            publisher = Publisher(
-                identity, SWARM_ID, rules, Sequences(home / SEQUENCE_FILE), pool, gossip, offload
+        _say({"address": gossip.addresses()[0]})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.run)
+            await _hear("meet")
+            with trio.move_on_after(60):
+                while len(gossip.connections()) < 3:
+                    await trio.sleep(0.1)
+            await trio.sleep(5)  # until the mesh has been made
+            _say({})
+            await _hear("share")
+            before, cpu = gossip.traffic(), time.process_time()
+            async with trio.open_nursery() as work:
+                work.start_soon(share_often)
+                if want:
+                    work.start_soon(draw_often)
+                await trio.sleep(settings["seconds"])
+                work.cancel_scope.cancel()
+            await trio.sleep(3)  # what is on its way arrives
+            after = gossip.traffic()
+            _say({})
+            await _hear("end")
+            _say(
+                {
+                    "sent": after.announcements_sent,
+                    "received": after.announcements_received,
+                    "dropped": after.announcements_dropped,
+                    "fetched": after.rollouts_fetched,
+                    "failed": after.fetches_failed,
+                    "wire_bytes": after.bytes_sent - before.bytes_sent,
+                    "cpu_s": time.process_time() - cpu,
+                    "used": used,
+                    "used_bytes": used_bytes,
+                    "wanted": wanted,
+                    "seconds": seconds,
+                }
             )
-            intake = Intake(
-                gossip,
-                ScriptedJudge(),
-                pool,
-                ledger,
-                offload,
-                rules,
-                SWARM_ID,
-                Wanted(want, max(1, want // 2), could_use=lambda entry: True),
-                {"sums": TaskFacts("", True, None)},
-            )
-            used = wanted = used_bytes = 0
-
-            async def share_often() -> None:
-                await trio.sleep(rng.uniform(0, settings["every_s"]))
-                while True:
-                    await publisher.share([rollout()], "none")
-                    await trio.sleep(settings["every_s"])
-
-            async def draw_often() -> None:
-                nonlocal used, wanted, used_bytes, wanted_since
-                await trio.sleep(rng.uniform(0, settings["round_s"]) + settings["every_s"])
-                while True:
-                    await trio.sleep(settings["round_s"])
-                    drawn = await offload(pool.draw, want, want, rng)
-                    used += len(drawn)
-                    wanted += want
-                    used_bytes += settings["kib"] * 1024 * len(drawn)
-                    wanted_since = time.time()
-                    intake.wake()
-
-            _say({"address": gossip.addresses()[0]})
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(intake.run)
-                await _hear("meet")
-                with trio.move_on_after(60):
-                    while len(gossip.connections()) < 3:
-                        await trio.sleep(0.1)
-                await trio.sleep(5)  # until the mesh has been made
-                _say({})
-                await _hear("share")
-                before, cpu = gossip.traffic(), time.process_time()
-                async with trio.open_nursery() as work:
-                    work.start_soon(share_often)
-                    if want:
-                        work.start_soon(draw_often)
-                    await trio.sleep(settings["seconds"])
-                    work.cancel_scope.cancel()
-                await trio.sleep(3)  # what is on its way arrives
-                after = gossip.traffic()
-                _say({})
-                await _hear("end")
-                _say(
-                    {
-                        "sent": after.announcements_sent,
-                        "received": after.announcements_received,
-                        "dropped": after.announcements_dropped,
-                        "fetched": after.rollouts_fetched,
-                        "failed": after.fetches_failed,
-                        "wire_bytes": after.bytes_sent - before.bytes_sent,
-                        "cpu_s": time.process_time() - cpu,
-                        "used": used,
-                        "used_bytes": used_bytes,
-                        "wanted": wanted,
-                        "seconds": seconds,
-                    }
-                )
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
 
 
 async def _hear(word: str) -> None:
