@@ -29,6 +29,8 @@ REPAIR_S, PING_S = (4.0, 3.0) if ROUNDS == 1 else (30.0, 15.0)
 DEADLINE_S = 180 + 2 * REPAIR_S
 """Only catches what never comes."""
 LOOK_S = 0.2
+GIVEN_UP = ("crowded_out", "fetch_failed")
+"""Reasons for which a rollout that is wanted may never come. Each is counted where it happens."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["bench.light_node", "tests.integration.hostile"])
@@ -66,7 +68,8 @@ class FaultNode:
         self.settings = settings
         self.state: dict[str, Any] = {}
         self.lost: Counter[str] = Counter()
-        """What its processes before the present one had counted."""
+        """What its processes before the present one had counted, but for refusals: the ledger has
+        them on disk."""
         self.started = 0.0
         self.peak_mib = self.cpu_s = self.cpu_before_s = 0.0
         self._changed = threading.Condition()
@@ -147,7 +150,8 @@ class FaultNode:
     def _note(self) -> None:
         self.measure()
         self.cpu_before_s += self.cpu_s
-        self.lost.update(self.counted())
+        counts = self.counted().items()
+        self.lost.update({name: num for name, num in counts if not name.startswith("refused")})
         self.state = {}
 
     def counted(self) -> Counter[str]:
@@ -242,15 +246,15 @@ class FaultSwarm:
         return Figures.of(self.nodes)
 
     def wait_for_all(self) -> "Figures":
-        """Returns when everybody has everything, or at the deadline."""
+        """Returns when nothing is missing, or at the deadline."""
         give_up = time.monotonic() + DEADLINE_S
         while (figures := self.find()).missing and time.monotonic() < give_up:
             time.sleep(LOOK_S)  # between looks at databases
         return figures
 
     def settle(self, title: str) -> "Figures":
-        """Waits until everybody has everything, and prints the figures; raises where something is
-        missing at the deadline."""
+        """Waits until everybody has everything, but for rollouts that it gave up and counted, and
+        prints the figures; raises where something is missing at the deadline."""
         figures = self.wait_for_all()
         sys.stdout.write(f"\n{title}: {figures}\n")
         assert not figures.missing, figures.missing
@@ -281,6 +285,9 @@ class Figures:
     cpu_s: float = 0.0
     counted: Counter[str] = field(default_factory=Counter)
     missing: list[str] = field(default_factory=list)
+    """In words, but for the rollouts below."""
+    not_used: Counter[str] = field(default_factory=Counter)
+    """Node id -> rollouts that it heard of and that are not in its pool."""
 
     @classmethod
     def of(cls, nodes: Sequence[FaultNode]) -> "Figures":
@@ -302,7 +309,12 @@ class Figures:
             node.measure()
             self.peak_mib = max(self.peak_mib, node.peak_mib)
             self.cpu_s += node.cpu_before_s + node.cpu_s
-            self.counted += node.lost + node.counted()
+            counted = node.lost + node.counted()
+            self.counted += counted
+            num_refused = sum(counted[f"refused {one}"] for one in GIVEN_UP)
+            if self.not_used[node.node_id] > num_refused:
+                num = self.not_used[node.node_id] - num_refused
+                self.missing.append(f"{node.node_id[-6:]} has {num} rollouts not, and says nothing")
         return self
 
     def _add(
@@ -327,7 +339,7 @@ class Figures:
                 self.num_used += 1
                 (self.late if is_late or created < started else self.in_time).append(at - created)
             else:
-                self.missing.append(f"{node_id[-6:]} has not {one.hex()[:12]}")
+                self.not_used[node_id] += 1
 
     def __str__(self) -> str:
         return (
