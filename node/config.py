@@ -106,7 +106,7 @@ StrategyName = Literal[
 class BatchConfig(_Section):
     """What an update learns from (node/batch.py)."""
 
-    strategy: StrategyName = "paper"
+    strategy: StrategyName = "fill"
     """own: this round's own groups. own-dynamic: those without advantage replaced by fresh ones.
     own-replay: own informative groups, then such of earlier rounds. own-weakness: own, questions
     drawn by weakness. paper: own groups and peers' informative ones. fill: own informative groups,
@@ -195,7 +195,7 @@ RelayUse = Literal["auto", "use", "serve", "off"]
 
 
 class SwarmConfig(_Section):
-    foreign: int = Field(default=4, ge=0, le=4096)
+    foreign: int = Field(default=8, ge=0, le=4096)
     """Peers' rollouts per round at most (J). 0 learns from nobody: ordinary RL fine-tuning."""
     share: Share = "lessons"
     """Own rollouts that peers may have: none; those whose rewards differ (informative); these and
