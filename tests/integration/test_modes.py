@@ -149,7 +149,8 @@ def check_that_it_only_generates(node: RunningNode) -> None:
     assert found.mode == "generate" and found.learner.engine == "transformers"
     assert found.announcements_sent > 0 and found.pool.own > 0
     assert (found.pool.fetched_bytes, found.pool.fresh, sum(found.foreign_groups_used)) == (0, 0, 0)
-    assert found.refused.keys() <= {"not_wanted", "own", "repeated"}
+    # the tiny model answers in milliseconds, so that its nodes announce more often than one may
+    assert found.refused.keys() <= {"not_wanted", "own", "repeated", "too_often"}
     for report in fetch_rounds(node.home, 0):
         assert (report.num_groups, report.update_skipped, report.foreign_wanted) == (0, None, 0)
     assert not any("learn" in warning for warning in found.warnings)
@@ -160,7 +161,6 @@ def check_that_it_only_generates(node: RunningNode) -> None:
 def check_that_it_only_talks(node: RunningNode) -> None:
     found = node.wait_until(lambda one: one.pool.announcements > 3)
     assert found.announcements_sent == found.pool.fetched_bytes == found.pool.own == 0
-    # the tiny model answers in milliseconds, so its node announces more often than one may
     assert found.refused.keys() <= {"not_wanted", "repeated", "too_often"}
     assert psutil.Process(node.process.pid).children(recursive=True) == []
     maps = Path(f"/proc/{node.process.pid}/maps").read_text()
