@@ -44,9 +44,8 @@ from swarm.own_addresses import OwnAddresses
 from swarm.peer_book import PeerBook
 from swarm.reach import Reach
 from swarm.requests import MAX_PEERS_TOLD, Requests
-from swarm.shards import ShardChoice, shard_of, shard_topics
+from swarm.shards import ShardChoice, shard_of_record, shard_topics
 from swarm.twin import TwinWatch
-from swarm.wire import open_announcement
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +202,6 @@ class Libp2pGossip:
         peer_limits: PeerLimits | None = None,
     ) -> None:
         self.node_id = str(host.get_id())
-        self._swarm_id = swarm_id
         self.topics = shard_topics(swarm_id, shards.num_shards)
         self._shards = shards
         self._heard: frozenset[int] = frozenset()
@@ -238,7 +236,7 @@ class Libp2pGossip:
 
     async def announce(self, record: bytes) -> None:
         """See Gossip. Raises ValueError for what is no announcement by size and magic."""
-        shard = self._own_shard(record)
+        shard = shard_of_record(record, len(self.topics))
         self._inbox.check_own(record, shard)
         await self._wait_for_room()
         await self.pubsub.publish(self.topics[shard], record)
@@ -335,12 +333,6 @@ class Libp2pGossip:
         while True:
             await trio.sleep(SHARDS_S)
             await self.hear_shards()
-
-    def _own_shard(self, record: bytes) -> int:
-        if len(self.topics) == 1:
-            return 0
-        created = open_announcement(record).created
-        return shard_of(self._swarm_id, self.node_id, created, len(self.topics))
 
     def _deliver(self, record: bytes, carrier: str, topic: str) -> None:
         if self._inbox.put(record, carrier, self.topics.index(topic)):

@@ -107,10 +107,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def swarm_id(self) -> str:
         """Hex SHA-256 of the rules as canonical JSON (sorted keys): the name of the swarm."""
+        return hashlib.sha256(b"sapo-rules-1\n" + self.canonical_rules).hexdigest()
+
+    @property
+    def canonical_rules(self) -> bytes:
+        """See `swarm_id`."""
         rules = _without_defaults(self.rules)
         rules["tasks"] = [_without_defaults(task) for task in self.rules.tasks]
-        encoded = msgspec.json.encode(rules, order="sorted")
-        return hashlib.sha256(b"sapo-rules-1\n" + encoded).hexdigest()
+        return msgspec.json.encode(rules, order="sorted")
 
     def signed_bytes(self, version: int) -> bytes:
         """What the owner signs: canonical JSON (sorted keys) of the swarm's id, the version,

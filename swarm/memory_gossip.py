@@ -18,8 +18,7 @@ from swarm.gossip import (
 )
 from swarm.inbox import CAPACITY, Inbox
 from swarm.limits import Kind, PeerLimits
-from swarm.shards import ShardChoice, shard_of
-from swarm.wire import open_announcement
+from swarm.shards import ShardChoice, shard_of_record
 
 APART_S = 1e-6
 """Between two delayed announcements of a node: what is due at one instant, trio does in any
@@ -138,7 +137,7 @@ class MemoryGossip:
 
     async def announce(self, record: bytes) -> None:
         """See Gossip. Raises ValueError for what is no announcement by size and magic."""
-        shard = self._own_shard(record)
+        shard = shard_of_record(record, self._network.num_shards)
         self._inbox.check_own(record, shard)
         peers = [one for one in self._network.reachable(self.node_id) if one.hears(shard)]
         self._num_announced += 1
@@ -275,10 +274,3 @@ class MemoryGossip:
         await trio.sleep(self._network.delay_s + later_s)
         if peer in self._network.reachable(self.node_id):
             peer.deliver(record, self.node_id, shard)
-
-    def _own_shard(self, record: bytes) -> int:
-        num_shards = self._network.num_shards
-        if num_shards == 1:
-            return 0
-        opened = open_announcement(record)
-        return shard_of(opened.swarm_id, self.node_id, opened.created, num_shards)

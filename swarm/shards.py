@@ -13,6 +13,7 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from swarm.protocol import SHARD_TOPIC, TOPIC
+from swarm.wire import open_announcement
 
 DAY_S = 86_400
 LOOK_S = 10.0
@@ -26,6 +27,18 @@ def shard_of(swarm_id: str, author: str, created: float, num_shards: int) -> int
     if num_shards == 1:
         return 0
     return _hash(f"sapo-shard-1 {swarm_id} {int(created // DAY_S)} {author}") % num_shards
+
+
+def shard_of_record(record: bytes, num_shards: int) -> int:
+    """The shard of an own announcement. One in a swarm of a single shard is not looked at.
+
+    Raises:
+        WireError: it is no announcement.
+    """
+    if num_shards == 1:
+        return 0
+    opened = open_announcement(record)
+    return shard_of(opened.swarm_id, opened.author, opened.created, num_shards)
 
 
 def shard_topics(swarm_id: str, num_shards: int) -> list[str]:
@@ -61,6 +74,9 @@ class ShardChoice:
         self._looked = clock()
         self._num_bytes = 0
         self._rate = 0.0
+        self._day = -1
+        self._order: list[int] = []
+        """Of `_day`: its own shard, then the others as it would hear them."""
 
     def note(self, num_bytes: int) -> None:
         """Counts an announcement that was heard."""
@@ -73,7 +89,9 @@ class ShardChoice:
         if passed >= LOOK_S or passed < 0:  # or the clock was set back
             self._look(max(passed, LOOK_S))
             self._looked = now
-        return frozenset(self._order(now)[: self._num_heard])
+        if (day := int(now // DAY_S)) != self._day:
+            self._day, self._order = day, self.order_on(day)
+        return frozenset(self._order[: self._num_heard])
 
     def _look(self, passed_s: float) -> None:
         measured, self._num_bytes = self._num_bytes / passed_s, 0
@@ -84,10 +102,9 @@ class ShardChoice:
             fitting = int(self._num_heard * self._max_bytes_per_s / rate)
         self._num_heard = max(1, min(fitting, 2 * self._num_heard, self.num_shards))
 
-    def _order(self, now: float) -> list[int]:
+    def order_on(self, day: int) -> list[int]:
         """Its own shard, then the others in an order of this node and day."""
-        own = shard_of(self._swarm_id, self._node_id, now, self.num_shards)
-        day = int(now // DAY_S)
+        own = shard_of(self._swarm_id, self._node_id, day * DAY_S, self.num_shards)
         return sorted(
             range(self.num_shards),
             key=lambda one: (one != own, _hash(f"sapo-hear-1 {self._node_id} {day} {one}")),

@@ -105,7 +105,7 @@ def test_the_shards_of_a_node_change_daily_and_differ_between_nodes() -> None:
     hearer.clock.now += DAY_S
     assert hearer.choice.heard() != today
     orders = {
-        tuple(ShardChoice(SWARM_ID, identity_of(n).node_id, NUM, 1, Clock())._order(1e9))
+        tuple(ShardChoice(SWARM_ID, identity_of(n).node_id, NUM, 1, Clock()).order_on(11_574))
         for n in range(1, 20)
     }
     assert len(orders) == 19

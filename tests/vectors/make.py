@@ -21,7 +21,7 @@ from rewards.question import Answer, Question, is_held_out, normalise
 from swarm.catalogue import announcement_id, answer, encode_get, encode_list
 from swarm.fetch import encode_reply, encode_request
 from swarm.identity import Identity
-from swarm.manifest import About, Bootstrap, Manifest, Rules, _without_defaults, load_manifest
+from swarm.manifest import About, Bootstrap, Manifest, load_manifest
 from swarm.refusal import Refusal
 from swarm.rollout import Announcement, Entry, Rollout
 from swarm.shards import shard_of
@@ -63,7 +63,7 @@ def make() -> Tree:
         },
         "manifest": {
             "file": MANIFEST.name,
-            "canonical_rules": _canonical_rules(manifest.rules),
+            "canonical_rules": manifest.canonical_rules.decode(),
             "swarm_id": manifest.swarm_id,
         },
         "signed_manifests": [_signed_manifest(*one) for one in SIGNED],
@@ -135,29 +135,6 @@ def _identity(identity: Identity) -> Tree:
         "node_id": identity.node_id,
         "message": message.hex(),
         "signature": identity.sign(message).hex(),
-    }
-
-
-def _canonical_rules(rules: Rules) -> str:
-    tree = _without_defaults(rules)
-    tree["tasks"] = [_without_defaults(task) for task in rules.tasks]
-    return msgspec.json.encode(tree, order="sorted").decode()
-
-
-def _signed_manifest(about: About, bootstrap: Bootstrap, version: int) -> Tree:
-    """By the author, of a swarm that has it for its owner, and more shards than one."""
-    rules = msgspec.structs.replace(load_manifest(MANIFEST).rules, owner=AUTHOR.node_id, shards=4)
-    manifest = Manifest(about, rules, bootstrap)
-    signed = manifest.signed_bytes(version)
-    return {
-        "canonical_rules": _canonical_rules(rules),
-        "swarm_id": manifest.swarm_id,
-        "owner": AUTHOR.node_id,
-        "about": msgspec.to_builtins(about),
-        "bootstrap": msgspec.to_builtins(bootstrap),
-        "version": version,
-        "signed_bytes": signed.hex(),
-        "signature": AUTHOR.sign(signed).hex(),
     }
 
 
