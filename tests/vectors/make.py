@@ -138,6 +138,23 @@ def _identity(identity: Identity) -> Tree:
     }
 
 
+def _signed_manifest(about: About, bootstrap: Bootstrap, version: int) -> Tree:
+    """By the author, of a swarm that has it for its owner, and more shards than one."""
+    rules = msgspec.structs.replace(load_manifest(MANIFEST).rules, owner=AUTHOR.node_id, shards=4)
+    manifest = Manifest(about, rules, bootstrap)
+    signed = manifest.signed_bytes(version)
+    return {
+        "canonical_rules": manifest.canonical_rules.decode(),
+        "swarm_id": manifest.swarm_id,
+        "owner": AUTHOR.node_id,
+        "about": msgspec.to_builtins(about),
+        "bootstrap": msgspec.to_builtins(bootstrap),
+        "version": version,
+        "signed_bytes": signed.hex(),
+        "signature": AUTHOR.sign(signed).hex(),
+    }
+
+
 def _held_out(text: str) -> Tree:
     return {"text": text, "normalised": normalise(text), "held_out": is_held_out(text)}
 
