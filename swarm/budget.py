@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import trio
 
+from swarm.debts import Debts
+
 MAX_AUTHORS = 1024
 TOTAL_BURSTS = 2
 """Bursts that all authors together may use at once."""
@@ -47,20 +49,15 @@ class Budget:
         """
         self._limits = limits
         self._clock = clock
-        self._paid_off: dict[str, float] = {}
-        """Author -> when its debt will be forgiven. The debt is so many seconds times the share."""
+        self._paid_off: Debts[str] = Debts(MAX_AUTHORS)
+        """The debt is so many seconds times the share."""
         self._total_paid_off = 0.0
 
     def spend(self, author: str, seconds: float) -> None:
         """Notes that an author's text held a worker for so long."""
         now, limits = self._clock(), self._limits
         self._total_paid_off = max(self._total_paid_off, now) + seconds / limits.total_share
-        since = max(self._paid_off.pop(author, now), now)
-        self._paid_off[author] = since + seconds / limits.author_share
-        if len(self._paid_off) > MAX_AUTHORS:
-            self._paid_off = {one: when for one, when in self._paid_off.items() if when > now}
-        if len(self._paid_off) > MAX_AUTHORS:
-            del self._paid_off[min(self._paid_off, key=lambda one: self._paid_off[one])]
+        self._paid_off.add(author, seconds / limits.author_share, now)
 
     def allows(self, author: str) -> bool:
         """Whether one more answer of this author may be judged now."""
@@ -80,5 +77,4 @@ class Budget:
         return max(0.0, self._total_paid_off - self._clock() - burst_s / limits.total_share)
 
     def _debt_s(self, author: str) -> float:
-        now = self._clock()
-        return max(0.0, self._paid_off.get(author, now) - now) * self._limits.author_share
+        return self._paid_off.left_s(author, self._clock()) * self._limits.author_share

@@ -12,9 +12,10 @@ from enum import StrEnum
 
 import trio
 
+from swarm.debts import Debts
+
 MAX_KEYS = 4096
-"""Peers times kinds that are remembered: whoever owes nothing is forgotten, and of too many the one
-that owes least."""
+"""Peers times kinds that are remembered (swarm/debts.py)."""
 
 _ROUNDING = 1e-6
 
@@ -72,8 +73,8 @@ class PeerLimits:
     """Seconds that never jump back."""
     num_limited: Counter[str] = field(default_factory=Counter)
     """How often a limit was met, by kind."""
-    _paid_off: dict[tuple[str, Kind], float] = field(default_factory=dict)
-    """When a debt will be forgiven. The debt is so many seconds times the rate."""
+    _paid_off: Debts[tuple[str, Kind]] = field(default_factory=lambda: Debts(MAX_KEYS))
+    """The debt is so many seconds times the rate."""
 
     def allows(self, node_id: str, kind: Kind) -> bool:
         """Whether one more of this kind is within the peer's limit, which then counts it (but for
@@ -81,8 +82,7 @@ class PeerLimits:
         rate = self.rates.get(kind)
         if rate is None:
             return True
-        now = self.clock()
-        debt = max(0.0, self._paid_off.get((node_id, kind), now) - now) * rate.per_s
+        debt = self._paid_off.left_s((node_id, kind), self.clock()) * rate.per_s
         if debt + 1 > max(1.0, rate.burst) + _ROUNDING:
             self.num_limited[kind] += 1
             return False
@@ -99,10 +99,4 @@ class PeerLimits:
         """Notes what the peer has used."""
         if (rate := self.rates.get(kind)) is None:
             return
-        key, now = (node_id, kind), self.clock()
-        since = max(self._paid_off.pop(key, now), now)
-        self._paid_off[key] = since + num / rate.per_s
-        if len(self._paid_off) > MAX_KEYS:
-            self._paid_off = {one: when for one, when in self._paid_off.items() if when > now}
-        if len(self._paid_off) > MAX_KEYS:
-            del self._paid_off[min(self._paid_off, key=lambda one: self._paid_off[one])]
+        self._paid_off.add((node_id, kind), num / rate.per_s, self.clock())

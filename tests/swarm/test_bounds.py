@@ -146,8 +146,9 @@ class Bounds:
 
     def __init__(self, node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.node, intake = node, node.intake
-        monkeypatch.setattr("swarm.limits.MAX_KEYS", 40)
-        monkeypatch.setattr("swarm.budget.MAX_AUTHORS", 20)
+        for one in (intake._admission._limits, node.gossip._limits):
+            one._paid_off._most = 40
+        intake._admission.budget._paid_off._most = 20
         monkeypatch.setattr("swarm.claims.MAX_AUTHORS", 20)
         monkeypatch.setattr("swarm.ledger.MAX_PROOFS", 10)
         intake._admission._heard._max_bytes = 30_000
