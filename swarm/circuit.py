@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 from google.protobuf.message import DecodeError, Message
-from libp2p.abc import INetConn, INetStream, INetwork
+from libp2p.abc import IMuxedConn, INetConn, INetStream, INetwork
 from libp2p.connection_types import ConnectionType
 from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError
@@ -40,7 +40,7 @@ def is_circuit(address: str) -> bool:
     return MARK in address
 
 
-def is_relayed(connection: INetConn) -> bool:
+def is_relayed(connection: INetConn | IMuxedConn) -> bool:
     """Whether a connection leads through a relay."""
     return any(is_circuit(str(one)) for one in connection.get_transport_addresses())
 

@@ -29,6 +29,7 @@ from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from swarm.circuit import CircuitFailed, end, has_direct, is_circuit, is_relayed, receive, send
+from swarm.peer_book import unpack_address
 
 log = logging.getLogger(__name__)
 
@@ -248,13 +249,11 @@ def _port(address: str) -> str:
 def _usable(packed: Iterable[bytes]) -> list[str]:
     """Those of a peer's addresses that are IP and TCP and not of this machine itself: few."""
     found: list[str] = []
-    for one in packed:
+    for address in map(unpack_address, packed):
         try:
-            address = str(Multiaddr(one))
             _, kind, host, tcp, port = address.partition("/p2p/")[0].split("/")
             ip = ipaddress.ip_address(host)
-        except Exception as error:  # noqa: BLE001  the parser raises whatever a codec raises
-            log.debug("an address that cannot be used: %s", error)
+        except ValueError:
             continue
         is_direct = not is_circuit(address) and kind in ("ip4", "ip6") and tcp == "tcp"
         if is_direct and not ip.is_loopback and not ip.is_unspecified and not ip.is_multicast:

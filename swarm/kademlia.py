@@ -30,7 +30,7 @@ from libp2p.peer.id import ID
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
-from swarm.peer_book import MAX_ADDRESS_CHARS, MAX_ADDRESSES, PeerBook
+from swarm.peer_book import MAX_ADDRESSES, PeerBook, unpack_address
 from swarm.protocol import KADEMLIA_PROTOCOL
 
 log = logging.getLogger(__name__)
@@ -172,11 +172,8 @@ def _addresses(answer: Message) -> list[str]:
         if len(peer.id) > 64:
             continue
         node_id = base58.b58encode(peer.id).decode()
-        for packed in peer.addrs[:MAX_ADDRESSES]:
-            try:
-                found.append(f"{Multiaddr(packed[:MAX_ADDRESS_CHARS])}/p2p/{node_id}")
-            except Exception as error:  # noqa: BLE001  the parser raises whatever a codec raises
-                log.debug("an address that cannot be read: %s", error)
+        for address in filter(None, map(unpack_address, peer.addrs[:MAX_ADDRESSES])):
+            found.append(f"{address}/p2p/{node_id}")
     return found
 
 

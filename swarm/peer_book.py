@@ -61,6 +61,16 @@ def split_address(address: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
+def unpack_address(packed: bytes) -> str:
+    """An address of a message in bytes as text, cut to MAX_ADDRESS_CHARS before it is read; empty
+    where it is malformed. Whether it can be dialled is not checked."""
+    try:
+        return str(Multiaddr(packed[:MAX_ADDRESS_CHARS]))
+    except Exception as error:  # noqa: BLE001  the parser raises whatever a codec raises
+        log.debug("an address that cannot be read: %s", error)
+        return ""
+
+
 @dataclass(slots=True)
 class _Known:
     addresses: list[str] = field(default_factory=list)

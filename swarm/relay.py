@@ -23,7 +23,7 @@ from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Limit, PeerId, St
 from libp2p.relay.circuit_v2.protocol_buffer import StatusCode, to_proto_status
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
-from swarm.circuit import HOP, STOP, CircuitFailed, end, is_circuit, receive, send
+from swarm.circuit import HOP, STOP, CircuitFailed, end, is_circuit, is_relayed, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Relay:
         asker = str(stream.muxed_conn.peer_id)
         try:
             message = await receive(stream, HopMessage)
-            if any(is_circuit(str(one)) for one in stream.muxed_conn.get_transport_addresses()):
+            if is_relayed(stream.muxed_conn):
                 await self._refuse(stream, StatusCode.PERMISSION_DENIED)
             elif message.type == HopMessage.RESERVE:
                 await self._reserve(stream, asker)

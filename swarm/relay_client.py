@@ -36,7 +36,7 @@ from swarm.circuit import (
     through,
 )
 from swarm.own_addresses import OwnAddresses
-from swarm.peer_book import MAX_ADDRESS_CHARS, PeerBook, WrongAddress, split_address
+from swarm.peer_book import PeerBook, WrongAddress, split_address, unpack_address
 
 log = logging.getLogger(__name__)
 
@@ -244,12 +244,8 @@ def _name(status: int) -> str:
 
 def _unpack(packed: bytes, relay: str) -> str:
     """An address that a relay tells of itself, or nothing where it is of another or malformed."""
-    try:
-        address = str(Multiaddr(packed[:MAX_ADDRESS_CHARS]))
-    except Exception as error:  # noqa: BLE001  the parser raises whatever a codec raises
-        log.debug("an address that cannot be read: %s", error)
-        return ""
-    if "/p2p/" not in address:
+    address = unpack_address(packed)
+    if address and "/p2p/" not in address:
         address = f"{address}/p2p/{relay}"
     return address if address.endswith(f"/p2p/{relay}") else ""
 
