@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 import trio
 from libp2p.abc import IHost
 from libp2p.peer.id import ID
-from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 
 from swarm import libp2p_fixes
@@ -207,9 +206,9 @@ class Libp2pGossip:
         self._heard: frozenset[int] = frozenset()
         self._inbox = Inbox()
         self.received: trio.MemoryReceiveChannel[Received] = self._inbox.received
-        self.pubsub = SwarmPubsub(host, self.topics, has_announcement_form, self._deliver)
-        for topic in self.topics:
-            self.pubsub.set_topic_validator(topic, self._is_welcome, is_async_validator=False)
+        self.pubsub = SwarmPubsub(
+            host, self.topics, has_announcement_form, self._deliver, self._is_welcome
+        )
         self.router = self.pubsub.gossip_router
         self._peer_limits = peer_limits or PeerLimits()
         self._host = host
@@ -338,15 +337,12 @@ class Libp2pGossip:
         if self._inbox.put(record, carrier, self.topics.index(topic)):
             self._shards.note(len(record))
 
-    def _is_welcome(self, carrier: ID, message: rpc_pb2.Message) -> bool:
-        """The validator: form, and how much its carrier brings. What is over the limit is neither
-        taken nor passed on, and costs the carrier nothing; others may bring it."""
-        if not self.pubsub.has_form(carrier, message):
-            return False
-        node_id = str(carrier)
-        if node_id != self.node_id:
-            self.twins.hear(message.data)
-        return node_id == self.node_id or self._peer_limits.allows(node_id, Kind.ANNOUNCEMENTS)
+    def _is_welcome(self, carrier: str, record: bytes) -> bool:
+        """Whether a peer may bring one more announcement; over its limit others may bring it."""
+        if carrier == self.node_id:
+            return True
+        self.twins.hear(record)
+        return self._peer_limits.allows(carrier, Kind.ANNOUNCEMENTS)
 
     async def _wait_for_room(self) -> None:
         """A burst is slowed to what the slowest peer takes, but no peer stops it for ever."""

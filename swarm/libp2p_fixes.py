@@ -158,11 +158,14 @@ class SwarmPubsub(Pubsub):
         topics: Collection[str],
         is_wanted: Callable[[bytes], bool],
         deliver: Deliver,
+        is_welcome: Callable[[str, bytes], bool] = lambda carrier, data: True,
     ) -> None:
         """
         Args:
             topics: the only ones that may be joined, and that peers may subscribe to.
             is_wanted: looks at the form of a message's data; what it refuses is not passed on.
+            is_welcome: asked of carrier and data where the form is right: whether it is taken. What
+                is not is neither delivered nor passed on, and costs the carrier nothing.
         """
         self.gossip_router = build_router()
         super().__init__(host, self.gossip_router, allowed_topics=set(topics))
@@ -171,14 +174,15 @@ class SwarmPubsub(Pubsub):
         self._topics = frozenset(topics)
         self._is_wanted = is_wanted
         self._deliver = deliver
+        self._is_welcome = is_welcome
         self.counter = first_sequence()
         for topic in topics:
-            self.set_topic_validator(topic, self.has_form, is_async_validator=False)
+            self.set_topic_validator(topic, self._validate, is_async_validator=False)
 
-    def has_form(self, carrier: ID, message: rpc_pb2.Message) -> bool:
-        """The validator: whether a message is of one of the topics, and its data wanted."""
+    def _validate(self, carrier: ID, message: rpc_pb2.Message) -> bool:
         topics = list(message.topicIDs)
-        return len(topics) == 1 and topics[0] in self._topics and self._is_wanted(message.data)
+        has_form = len(topics) == 1 and topics[0] in self._topics and self._is_wanted(message.data)
+        return has_form and self._is_welcome(str(carrier), message.data)
 
     def members(self) -> set[ID]:
         """Peers that have joined one of the topics."""
