@@ -20,34 +20,29 @@ import sys
 import time
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
+import msgspec
 import trio
+from light_node import RULES, SWARM_ID, make_own_rollout
 from tqdm import tqdm
 from trio.testing import MockClock
 
-from rewards.question import Answer, Question
-from rewards.tasks import TaskFacts, TaskSpec
+from node.experiment.member import Numbers, inline
+from rewards.tasks import TaskFacts
 from swarm.database import MemoryDatabase
 from swarm.gossip import Traffic
 from swarm.identity import Identity
 from swarm.intake import Intake
 from swarm.judge import ScriptedJudge
 from swarm.ledger import Ledger
-from swarm.manifest import Rules
 from swarm.memory_gossip import MemoryNetwork
 from swarm.pool import Pool
 from swarm.shards import ShardChoice
 from swarm.share import Publisher
 from swarm.wanted import Wanted
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 START = 1_800_000_000.0
-SWARM_ID = "5" * 64
-ANSWERS = 8
-TASK = TaskSpec("sums", "reasoning_gym", "chain_sum", "0.1.25")
 
 
 def main() -> None:
@@ -81,24 +76,6 @@ def main() -> None:
     sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
 
 
-async def inline(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Databases in memory need no thread."""
-    await trio.lowlevel.checkpoint()
-    return call(*args, **kwargs)
-
-
-class Counting:
-    """Sequences that need no disk."""
-
-    def __init__(self) -> None:
-        self._last = int(START * 1000)
-
-    def take(self) -> int:
-        """The next one."""
-        self._last += 1
-        return self._last
-
-
 class Node:
     """One of many."""
 
@@ -110,16 +87,15 @@ class Node:
         now: Callable[[], float],
     ) -> None:
         identity = Identity(hashlib.sha256(f"node {number}".encode()).digest())
-        rules = Rules((TASK,), max_new_tokens=4096, max_answer_bytes=65536, shards=options.shards)
+        rules = msgspec.structs.replace(RULES, shards=options.shards)
         self.pool = Pool(MemoryDatabase(), rules.lifetime_s, 2**26, clock=now)
         self.gossip = network.join(
             identity.node_id,
             self._find,
             shards=ShardChoice(SWARM_ID, identity.node_id, options.shards, options.hear, now),
         )
-        sequences: Any = Counting()
         self.publisher = Publisher(
-            identity, SWARM_ID, rules, sequences, self.pool, self.gossip, inline, now
+            identity, SWARM_ID, rules, Numbers(), self.pool, self.gossip, inline, now
         )
         self.rng = random.Random(number)
         self.intake = Intake(
@@ -147,15 +123,8 @@ class Node:
             self.num_used += len(drawn)
             self.num_wanted += options.want
             self.intake.wake()
-            await self.publisher.share([self._rollout()], "none")
+            await self.publisher.share([make_own_rollout(self.rng, options.kib)], "none")
             await trio.sleep(options.round_s)
-
-    def _rollout(self) -> Any:
-        index = self.rng.randrange(2**40)
-        size = self._options.kib * 1024 // ANSWERS
-        wrong = [Answer(self.rng.randbytes(size // 2).hex(), True) for _ in range(ANSWERS - 1)]
-        correct = (True,) + (False,) * (ANSWERS - 1)
-        return Question("sums", index), (Answer(str(index), True), *wrong), correct, 1
 
     async def _find(self, hashes: Any) -> dict[bytes, bytes]:
         return self.pool.find(hashes)
