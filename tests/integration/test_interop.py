@@ -7,9 +7,8 @@ import json
 import platform
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -17,16 +16,14 @@ from typing import Any
 
 import pytest
 
-from node.report import NodeUnreachable, fetch_snapshot
 from node.snapshot import HARMLESS
 from node.status import Snapshot
 from swarm.identity import Identity
 from swarm.manifest import load_manifest
+from tests.integration.sapo_node import DEADLINE_S, SAPO, SapoNode
 
-SAPO = str(Path(sys.executable).with_name("sapo"))
 HERE = Path(__file__).parents[1] / "interop"
 SEED = hashlib.sha256(b"the other node").digest()
-DEADLINE_S = 240
 
 MANIFEST = """
 [about]
@@ -126,35 +123,16 @@ def manifest_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def python_node(manifest_file: Path, tmp_path: Path) -> Iterator[Path]:
-    """The home of a running `sapo run`."""
+def python_node(manifest_file: Path, tmp_path: Path) -> Iterator[SapoNode]:
     home = tmp_path / "home"
     subprocess.run([SAPO, "join", manifest_file, "--yes", "--home", home], check=True, timeout=60)
-    command = [
-        SAPO, "run", "--home", str(home), "--seed", "1", "--engine", "transformers",
-        "--set", "api.port=0", "--set", "swarm.listen=/ip4/127.0.0.1/tcp/0",
+    node = SapoNode(
+        home, "--seed", "1", "--engine", "transformers",
         "--set", "swarm.share=all", "--set", "batch.strategy=paper", "--set", "swarm.foreign=2",
         "--set", "batch.peer_share=1", "--set", "rollout.questions=2",
-    ]  # fmt: skip
-    with (home / "node.log").open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    yield home
-    process.terminate()
-    process.wait(timeout=90)
-
-
-def wait_until(home: Path, is_so: Callable[[Snapshot], object]) -> Snapshot:
-    give_up = time.monotonic() + DEADLINE_S
-    found = None
-    while time.monotonic() < give_up:
-        try:
-            found = fetch_snapshot(home)
-        except NodeUnreachable:
-            found = None
-        if found is not None and is_so(found):
-            return found
-        time.sleep(0.2)  # between looks at another process, not for it
-    raise AssertionError(f"it never came to that: {found}\n{(home / 'node.log').read_text()}")
+    )  # fmt: skip
+    yield node
+    node.kill()
 
 
 def num_used(snapshot: Snapshot, node_id: str) -> int:
@@ -163,9 +141,9 @@ def num_used(snapshot: Snapshot, node_id: str) -> int:
 
 @pytest.mark.timeout(600)
 def test_a_node_in_another_language_shares_with_this_one(
-    manifest_file: Path, python_node: Path
+    manifest_file: Path, python_node: SapoNode
 ) -> None:
-    started = wait_until(python_node, lambda one: one.addresses)
+    started = python_node.wait_until(lambda one: one.addresses)
     other = OtherNode(
         {
             "swarm_id": load_manifest(manifest_file).swarm_id,
@@ -185,7 +163,7 @@ def test_a_node_in_another_language_shares_with_this_one(
         assert fetched["question"]["task"] == "sums"
         assert len(fetched["answers"]) == len(fetched["correct"])
         other.wait_for("served")
-        found = wait_until(python_node, lambda one: num_used(one, node_id) >= 4)
+        found = python_node.wait_until(lambda one: num_used(one, node_id) >= 4)
     finally:
         other.end()
     assert not [one for one in other.told if one["event"] == "failed"]

@@ -1,107 +1,53 @@
 """A relay, an observer and a fixed model as real nodes, and one that learns from the fixed model's
 rollouts: each does what its mode says, says so, and ends in order."""
 
-import os
 import signal
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
-from node.status import ForeignFate, Snapshot
-from swarm.identity import open_identity
+from node.report import fetch_rounds
+from node.status import ForeignFate
+from tests.integration.sapo_node import ENVIRONMENT, SAPO, SapoNode
 
-SAPO = str(Path(sys.executable).with_name("sapo"))
 DEADLINE_S = 180
-ENVIRONMENT = {name: text for name, text in os.environ.items() if not name.startswith("SAPO_")}
 POLICY = ("--engine", "transformers", "--set", "rollout.questions=4")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def status_of(node: SapoNode) -> str:
+    """What `sapo status` prints, in one line."""
+    command = [SAPO, "status", "--home", str(node.home)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    return " ".join(done.stdout.split())
 
 
-class RunningNode:
-    """A `sapo run` in a home of its own, with the words of a user."""
-
-    def __init__(self, home: Path, bootstrap: str, *words: str) -> None:
-        home.mkdir()
-        self.home = home
-        with open_identity(home) as identity:
-            self.node_id = identity.node_id
-        port = free_port()
-        self.address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{self.node_id}"
-        self.command = [
-            SAPO, "run", "--home", str(home), "--set", "api.port=0", *words,
-            "--set", f"swarm.listen=/ip4/127.0.0.1/tcp/{port}",
-            "--set", f"swarm.bootstrap={bootstrap}",
-        ]  # fmt: skip
-        self.start()
-
-    def start(self) -> None:
-        with (self.home / "node.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def log(self) -> str:
-        return (self.home / "node.log").read_text(errors="replace")
-
-    def wait_until(self, is_so: Callable[[Snapshot], object]) -> Snapshot:
-        """The first snapshot for which it is so."""
-        give_up = time.monotonic() + DEADLINE_S
-        while time.monotonic() < give_up:
-            assert self.process.poll() is None, self.log()[-3000:]
-            try:
-                if is_so(found := fetch_snapshot(self.home)):
-                    return found
-            except NodeUnreachable:
-                pass
-            time.sleep(0.2)  # between looks at another process, not for it
-        raise AssertionError(f"it never came to that; the log ends:\n{self.log()[-3000:]}")
-
-    def status(self) -> str:
-        command = [SAPO, "status", "--home", str(self.home)]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-        return " ".join(done.stdout.split())
-
-    def end(self) -> None:
-        """SIGTERM, and an end in order."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(timeout=DEADLINE_S) == 0, self.log()[-3000:]
-        assert not psutil.wait_procs(children, timeout=DEADLINE_S)[1]
+def end(node: SapoNode) -> None:
+    """SIGTERM, and an end in order."""
+    children = node.descendants()
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(timeout=DEADLINE_S) == 0, node.log()[-3000:]
+    assert not psutil.wait_procs(children, timeout=DEADLINE_S)[1]
 
 
-Start = Callable[..., RunningNode]
+Start = Callable[..., SapoNode]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    nodes: list[RunningNode] = []
+    nodes: list[SapoNode] = []
 
-    def start_one(name: str, bootstrap: str, *words: str) -> RunningNode:
-        nodes.append(RunningNode(tmp_path / name, bootstrap, *words))
+    def start_one(name: str, bootstrap: str, *words: str) -> SapoNode:
+        known = ("--set", f"swarm.bootstrap={bootstrap}")
+        nodes.append(SapoNode(tmp_path / name, *words, *known))
+        nodes[-1].deadline_s = DEADLINE_S
         return nodes[-1]
 
     yield start_one
     for node in nodes:
-        if node.process.poll() is None:
-            os.killpg(node.process.pid, signal.SIGKILL)
-            node.process.wait()
+        node.kill()
 
 
 @pytest.mark.timeout(600)
@@ -141,10 +87,10 @@ def test_every_mode_does_what_it_says_beside_a_node_that_learns(start: Start) ->
 
     check_that_it_goes_on(giver)
     for node in (giver, learner, observer, relay):
-        node.end()
+        end(node)
 
 
-def check_that_it_only_generates(node: RunningNode) -> None:
+def check_that_it_only_generates(node: SapoNode) -> None:
     found = node.wait_until(lambda one: one.learner.round >= 2)
     assert found.mode == "generate" and found.learner.engine == "transformers"
     assert found.announcements_sent > 0 and found.pool.own > 0
@@ -154,11 +100,11 @@ def check_that_it_only_generates(node: RunningNode) -> None:
     for report in fetch_rounds(node.home, 0):
         assert (report.num_groups, report.update_skipped, report.foreign_wanted) == (0, None, 0)
     assert not any("learn" in warning for warning in found.warnings)
-    assert "generate: it shares rollouts of a model that stays as it is" in node.status()
+    assert "generate: it shares rollouts of a model that stays as it is" in status_of(node)
     assert not (node.home / "checkpoints").exists()
 
 
-def check_that_it_only_talks(node: RunningNode) -> None:
+def check_that_it_only_talks(node: SapoNode) -> None:
     found = node.wait_until(lambda one: one.pool.announcements > 3)
     assert found.announcements_sent == found.pool.fetched_bytes == found.pool.own == 0
     assert found.refused.keys() <= {"not_wanted", "repeated", "too_often"}
@@ -166,13 +112,13 @@ def check_that_it_only_talks(node: RunningNode) -> None:
     maps = Path(f"/proc/{node.process.pid}/maps").read_text()
     assert "libtorch" not in maps
     assert found.memory_mib.keys() == {"control"}
-    assert f"{found.mode}: it " in node.status()
+    assert f"{found.mode}: it " in status_of(node)
     assert not (node.home / "checkpoints").exists()
 
 
-def check_that_it_goes_on(node: RunningNode) -> None:
+def check_that_it_goes_on(node: SapoNode) -> None:
     """It is stopped and started, and asks the next questions."""
-    node.end()
+    end(node)
     before = last_round(node.home)
     node.start()
     node.wait_until(lambda one: one.learner.round > before)

@@ -2,103 +2,35 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
+from node.report import fetch_rounds
 from node.snapshot import HARMLESS
 from node.status import ForeignFate, Snapshot
-from swarm.identity import open_identity
 from swarm.refusal import Refusal
-
-SAPO = str(Path(sys.executable).with_name("sapo"))
-DEADLINE_S = 240
-ENVIRONMENT = {name: text for name, text in os.environ.items() if not name.startswith("SAPO_")}
+from tests.integration.sapo_node import SapoNode
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class RealNode:
-    """A `sapo run` in a home of its own."""
-
-    def __init__(self, home: Path, seed: int, bootstrap: str = "") -> None:
-        home.mkdir()
-        self.home = home
-        self.port = free_port()
-        with open_identity(home) as identity:
-            self.node_id = identity.node_id
-        self.command = [
-            SAPO, "run", "--home", str(home), "--seed", str(seed), "--engine", "vllm",
-            "--set", "api.port=0", "--set", f"swarm.listen=/ip4/127.0.0.1/tcp/{self.port}",
-            "--set", f"swarm.bootstrap={bootstrap}", "--set", "batch.peer_share=1",
-            "--set", "rollout.questions=4", "--set", "checkpoint.every=5",
-            "--set", "supervise.stop_s=120", "--set", "batch.likelihood_weight=true",
-        ]  # fmt: skip
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def address(self) -> str:
-        return f"/ip4/127.0.0.1/tcp/{self.port}/p2p/{self.node_id}"
-
-    def start(self) -> None:
-        with (self.home / "node.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def log(self) -> str:
-        return (self.home / "node.log").read_text(errors="replace")
-
-    def snapshot(self) -> Snapshot | None:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log()[-3000:]
-        try:
-            return fetch_snapshot(self.home)
-        except NodeUnreachable:
-            return None
-
-    def wait_until(self, is_so: Callable[[Snapshot], object]) -> Snapshot:
-        """The first snapshot for which it is so."""
-        give_up = time.monotonic() + DEADLINE_S
-        while time.monotonic() < give_up:
-            if (found := self.snapshot()) is not None and is_so(found):
-                return found
-            time.sleep(0.2)  # between looks at another process, not for it
-        raise AssertionError(f"it never came to that; the log ends:\n{self.log()[-3000:]}")
-
-    def descendants(self) -> list[psutil.Process]:
-        assert self.process is not None
-        return psutil.Process(self.process.pid).children(recursive=True)
+def start(home: Path, seed: int, bootstrap: str = "") -> SapoNode:
+    return SapoNode(
+        home, "--seed", str(seed), "--engine", "vllm",
+        "--set", f"swarm.bootstrap={bootstrap}", "--set", "batch.peer_share=1",
+        "--set", "rollout.questions=4", "--set", "checkpoint.every=5",
+        "--set", "supervise.stop_s=120", "--set", "batch.likelihood_weight=true",
+    )  # fmt: skip
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[tuple[RealNode, RealNode]]:
-    first = RealNode(tmp_path / "a", seed=1)
-    second = RealNode(tmp_path / "b", seed=2, bootstrap=first.address)
-    pair = (first, second)
-    for node in pair:
-        node.start()
-    yield pair
-    for node in pair:
-        if node.process is not None and node.process.poll() is None:
-            node.process.kill()
-            node.process.wait()
+def nodes(tmp_path: Path) -> Iterator[tuple[SapoNode, SapoNode]]:
+    first = start(tmp_path / "a", seed=1)
+    second = start(tmp_path / "b", seed=2, bootstrap=first.address)
+    yield first, second
+    for node in (first, second):
+        node.kill()
 
 
 def used_foreign(snapshot: Snapshot) -> int:
@@ -108,7 +40,7 @@ def used_foreign(snapshot: Snapshot) -> int:
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 def test_two_nodes_learn_from_each_other_and_survive_kills(
-    nodes: tuple[RealNode, RealNode],
+    nodes: tuple[SapoNode, SapoNode],
 ) -> None:
     a, b = nodes
     for node, other in ((a, b), (b, a)):
@@ -131,7 +63,7 @@ def test_two_nodes_learn_from_each_other_and_survive_kills(
     stop_in_order(b)
 
 
-def kill_the_learner(node: RealNode) -> None:
+def kill_the_learner(node: SapoNode) -> None:
     before = node.wait_until(lambda one: one.learner.pid is not None)
     assert before.learner.pid is not None
     os.kill(before.learner.pid, signal.SIGKILL)
@@ -144,11 +76,10 @@ def kill_the_learner(node: RealNode) -> None:
     node.wait_until(lambda one: one.learner.round > before.learner.round)
 
 
-def kill_the_control_process(node: RealNode, peer: RealNode) -> None:
+def kill_the_control_process(node: SapoNode, peer: SapoNode) -> None:
     before = node.wait_until(lambda one: one.learner.round >= 7)
     old_sequence = int((node.home / "sequence").read_text())
     children = node.descendants()
-    assert node.process is not None
     node.process.kill()
     node.process.wait()
     _, alive = psutil.wait_procs(children, timeout=30)
@@ -165,15 +96,14 @@ def kill_the_control_process(node: RealNode, peer: RealNode) -> None:
     peer.wait_until(lambda _: admitted_from(peer, node.node_id) > admitted)
 
 
-def admitted_from(node: RealNode, author: str) -> int:
+def admitted_from(node: SapoNode, author: str) -> int:
     found = node.wait_until(lambda _: True)
     return sum(peer.rollouts_admitted for peer in found.peers if peer.node_id == author)
 
 
-def stop_in_order(node: RealNode) -> None:
+def stop_in_order(node: SapoNode) -> None:
     round_before = node.wait_until(lambda _: True).learner.round
     children = node.descendants()
-    assert node.process is not None
     node.process.terminate()
     assert node.process.wait(150) == 0, node.log()[-3000:]
     _, alive = psutil.wait_procs(children, timeout=10)
