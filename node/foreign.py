@@ -20,7 +20,7 @@ from swarm.manifest import Manifest
 from swarm.pool import Pool
 from swarm.wanted import Wanted
 
-IN_A_SWARM = IntakeLimits(num_holders=3, deadline_s=300.0, patience_s=5.0)
+IN_A_SWARM = IntakeLimits(num_holders=3, max_visits=2, deadline_s=300.0, patience_s=5.0)
 """Of a node whose peers come and go."""
 
 FRESH_PER_J = 2

@@ -478,6 +478,13 @@ METRICS: tuple[Row, ...] = (
         _one(lambda snapshot: snapshot.connections_refused),
     ),
     Row(
+        "sapo_visits_total",
+        "counter",
+        "Authors that were not connected, found in order to be asked for rollouts, by outcome.",
+        _by_label(lambda snapshot: {"reached": snapshot.visits, "failed": snapshot.visits_failed}),
+        ("outcome",),
+    ),
+    Row(
         "sapo_messages_unsent_total",
         "counter",
         "Messages that the full queue of a slow peer did not take.",
@@ -513,6 +520,12 @@ METRICS: tuple[Row, ...] = (
         "counter",
         "Times that peers were asked what this node missed.",
         _one(lambda snapshot: snapshot.catch_up.times),
+    ),
+    Row(
+        "sapo_catch_up_newcomers_total",
+        "counter",
+        "Newly connected peers that were asked what this node missed, besides those times.",
+        _one(lambda snapshot: snapshot.catch_up.newcomers),
     ),
     Row(
         "sapo_catch_up_announcements_total",

@@ -141,6 +141,8 @@ def make_snapshot(
         catch_up=measured.catch_up,
         relay=measured.relay,
         connections_refused=traffic.connections_refused,
+        visits=traffic.visits,
+        visits_failed=traffic.visits_failed,
         control_cpu_s=round(time.process_time(), 2),
         memory_mib={part: mib for part, mib in measured.memory_mib.items() if mib},
         model=facts.model,

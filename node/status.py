@@ -260,6 +260,8 @@ class CatchUpStatus(msgspec.Struct, frozen=True):
     """That did not answer, or told what was of no use."""
     num_bytes: int = 0
     """Of requests and replies."""
+    newcomers: int = 0
+    """Peers that were asked for having newly connected, besides the times."""
 
 
 class RelayStatus(msgspec.Struct, frozen=True):
@@ -340,6 +342,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     """None where this node is no relay."""
     connections_refused: int = 0
     """Closed because of a limit on connections."""
+    visits: int = 0
+    """Authors that were not connected, and were found and connected in order to be asked."""
+    visits_failed: int = 0
     control_cpu_s: float = 0.0
     """CPU seconds of the control process."""
     memory_mib: dict[str, float] = {}

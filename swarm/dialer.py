@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from libp2p.rcmgr import Direction
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from swarm.circuit import CircuitFailed, is_circuit
+from swarm.debts import Debts
 from swarm.gossip import Connection
 from swarm.libp2p_fixes import SwarmPubsub
 from swarm.peer_book import PeerBook, split_address
@@ -33,6 +35,13 @@ SUBSCRIBE_S = 30.0
 """A peer that has not joined a topic of ours after so long is disconnected: it is of another swarm,
 or its subscription was lost, which connecting again repairs."""
 
+VISIT_S = 30.0
+"""So long after it was asked last does a peer stay that was connected in order to be asked, unless
+there is room for it."""
+MAX_VISIT_FAILURES, VISIT_FAILURE_S = 16, 2.0
+"""Visits that may fail at once, and one more after so long: what strangers sign and tell makes no
+node dial more often."""
+
 MAX_NAMED = 16
 """Addresses of one peer that are looked at."""
 REACH_S = 20.0
@@ -40,6 +49,9 @@ REACH_S = 20.0
 
 AskForPeers = Callable[[str], Awaitable[list[str]]]
 """Node id of a connected peer -> addresses of further peers; empty if it does not answer."""
+
+FindPeer = Callable[[str], Awaitable[bool]]
+"""Node id -> whether the peer book knows addresses of it now."""
 
 
 class _Peer:
@@ -52,6 +64,8 @@ class _Peer:
         self.named: list[str] = []
         """Where it says that it can be dialled, without its id."""
         self.is_member = False
+        self.visit_ends = math.inf
+        """By trio's clock: then it makes room where that is scarce."""
         self.next_ask = trio.current_time() + ASK_FIRST_S
         self.leave_at = trio.current_time() + SUBSCRIBE_S
 
@@ -77,6 +91,7 @@ class Dialer(INotifee):
         self._host, self._network, self._pubsub = host, network, pubsub
         self._book = book
         self._max_peers = max_peers
+        self._wanted_peers = max(1, max_peers * 3 // 4)
         self._ask = ask
         self._clock = clock
         self.num_turned_away = 0
@@ -85,6 +100,12 @@ class Dialer(INotifee):
         """Connects to a peer through a relay; None: such addresses are not used."""
         self.punching: set[str] = set()
         """Peers to whom a hole is being punched: that they come in proves nothing."""
+        self.find: FindPeer | None = None
+        """Looks for a peer that is to be visited; None: only those that the book knows are."""
+        self.num_visits = self.num_visits_failed = 0
+        """Peers that were connected in order to be asked, and those that could not be."""
+        self._visit_failures = Debts[str](1)
+        self._dial_ended = trio.lowlevel.ParkingLot()
         self._member_since: float | None = None
         self._came_in: set[bool] = set()  # whether from a public address
         self._peers: dict[str, _Peer] = {}
@@ -113,6 +134,39 @@ class Dialer(INotifee):
     def is_connected(self, node_id: str) -> bool:
         """Whether there is a connection to the peer now."""
         return node_id in self._peers
+
+    async def visit(self, node_id: str) -> bool:
+        """Connects to a peer that is to be asked for something, where it is not connected; returns
+        whether it is now. It stays for VISIT_S, or for good where there is room."""
+        if not self.is_connected(node_id):
+            if not self._may_visit():
+                return False
+            with trio.move_on_after(DIAL_S):
+                await self._reach(node_id)
+            if not self.is_connected(node_id) or node_id in self._too_many:
+                self.num_visits_failed += 1
+                self._visit_failures.add("", VISIT_FAILURE_S, trio.current_time())
+                return False
+            self.num_visits += 1
+            self._peers[node_id].visit_ends = 0.0
+        peer = self._peers[node_id]
+        if peer.visit_ends < math.inf:
+            peer.visit_ends = trio.current_time() + VISIT_S
+        return True
+
+    def _may_visit(self) -> bool:
+        debt_s = self._visit_failures.left_s("", trio.current_time())
+        has_room = len(self._peers) + len(self._dialling) < self._max_peers
+        return has_room and debt_s <= (MAX_VISIT_FAILURES - 1) * VISIT_FAILURE_S
+
+    async def _reach(self, node_id: str) -> None:
+        if self.find is not None and not self._book.is_proven(node_id):
+            await self.find(node_id)
+        while node_id in self._dialling:
+            await self._dial_ended.park()
+        if not self.is_connected(node_id):
+            self._dialling[node_id] = ""
+            await self._dial(node_id)
 
     def ask_soon(self, node_id: str) -> None:
         """Has a connected peer asked for further peers before it is its turn."""
@@ -156,7 +210,7 @@ class Dialer(INotifee):
 
     def _dial_due(self, now: float, nursery: trio.Nursery) -> None:
         """Leaves a quarter of the places to those who dial us."""
-        wanted = max(1, self._max_peers * 3 // 4) - len(self._peers) - len(self._dialling)
+        wanted = self._wanted_peers - len(self._peers) - len(self._dialling)
         room = min(wanted, MAX_DIALS - len(self._dialling))
         busy = self._peers.keys() | self._dialling.keys()
         for node_id in self._book.due(now, busy)[: max(0, room)]:
@@ -178,6 +232,7 @@ class Dialer(INotifee):
             self._book.failed(node_id, trio.current_time())
         finally:
             del self._dialling[node_id]
+            self._dial_ended.unpark_all()
 
     async def _connect(self, address: str, node_id: str) -> None:
         if not is_circuit(address):
@@ -203,7 +258,11 @@ class Dialer(INotifee):
             if peer.leave_at <= now:
                 log.info("peer %s is not of this swarm", node_id)
                 self._book.is_not_ours(node_id, now)
-            if peer.leave_at <= now or node_id in self._too_many:
+            has_visited = peer.visit_ends <= now
+            if has_visited:
+                peer.visit_ends = math.inf
+            is_spare = len(self._peers) > self._wanted_peers
+            if peer.leave_at <= now or node_id in self._too_many or (has_visited and is_spare):
                 nursery.start_soon(self._network.close_peer, peer_id)
             elif peer.is_member and peer.next_ask <= now:
                 peer.next_ask = now + ASK_S

@@ -57,6 +57,10 @@ class Traffic:
     announcements_served: int = 0
     """Told to peers that had missed them."""
     rollouts_served: int = 0
+    visits: int = 0
+    """Authors that were connected in order to be asked for their rollouts."""
+    visits_failed: int = 0
+    """Of those that were not found, could not be reached, or had no place free."""
     rollouts_fetched: int = 0
     fetches_failed: int = 0
 
@@ -88,7 +92,8 @@ class Gossip(Protocol):
     async def fetch(
         self, node_id: str, hashes: Sequence[bytes], max_bytes: int
     ) -> dict[bytes, bytes]:
-        """Those of the rollouts that the peer has: hash -> bytes that have this hash.
+        """Those of the rollouts that the peer has: hash -> bytes that have this hash. A peer that
+        is not connected is found and connected first, where that is possible.
 
         Args:
             hashes: at most MAX_FETCH_HASHES.

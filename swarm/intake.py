@@ -66,6 +66,8 @@ class IntakeLimits:
     num_holders: int = 0
     """Connected peers that are asked for an offer, in each attempt, where its author and its
     carrier did not deliver it."""
+    max_visits: int = 0
+    """Authors at once, of `max_fetches`, that are found and connected in order to be asked."""
     deadline_s: float = math.inf
     """From the first failure to the end of the last attempt."""
     patience_s: float = math.inf
@@ -164,6 +166,7 @@ class Intake:
                 limits.patience_s,
                 limits.retry_s,
                 num_holders=limits.num_holders,
+                max_visits=limits.max_visits,
             ),
             self._rng,
         )
@@ -271,7 +274,7 @@ class Intake:
             wanted.max_from_one_author,
             self._source_of(),
             weigh,
-            self._sources.num_free,
+            self._sources.have_place,
             self._rng,
         )
         for source, offers in groups.items():
@@ -305,31 +308,32 @@ class Intake:
 
     async def _fetch(self, source: str, offers: list[Offer]) -> None:
         """Fetches from one peer, and judges what came."""
-        hashes = [offer.entry.hash for offer in offers]
+        hashes, is_cut = [offer.entry.hash for offer in offers], False
         try:
             with trio.fail_after(self._limits.fetch_timeout_s):
                 records = await self._gossip.fetch(source, hashes, MAX_REPLY_BYTES)
             self._sources.answered(source)
         except (FetchFailed, trio.TooSlowError) as error:
             logger.info("no rollouts from %s: %s", source, escape(str(error)))
-            self._sources.failed(source)
-            records = {}
+            records, is_cut = {}, self._sources.failed(source)
         del self._waiting[source]
         for offer in offers:
             if (record := records.get(offer.entry.hash)) is None:
-                self._postpone(offer, source)
+                self._postpone(offer, source, is_cut)
             else:
                 await self._take_in(offer, record)
             del self._in_flight[offer.entry.hash]
         self._sources.end(source)
         self.wake()
 
-    def _postpone(self, offer: Offer, source: str) -> None:
+    def _postpone(self, offer: Offer, source: str, is_cut: bool) -> None:
         """Whoever is next is asked at once; where nobody is left, all are again later."""
         now, limits = trio.current_time(), self._limits
         offer.give_up_at = min(offer.give_up_at, now + limits.deadline_s)
-        offer.tried.add(source)
-        if not limits.num_holders or self._sources.was_last(offer):
+        is_cut = is_cut and limits.num_holders > 0  # else its attempts are all that ends an offer
+        if not is_cut:
+            offer.tried.add(source)
+        if not is_cut and (not limits.num_holders or self._sources.was_last(offer)):
             offer.tried.clear()
             offer.num_failures += 1
             offer.not_before = now + limits.retry_s * 2 ** (offer.num_failures - 1)

@@ -22,7 +22,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from swarm import libp2p_fixes
 from swarm.connection_limits import ConnectionLimits
 from swarm.dialer import Dialer
-from swarm.gossip import AnswerCatalogue, Connection, FindRollouts, Received, Traffic
+from swarm.gossip import AnswerCatalogue, Connection, FetchFailed, FindRollouts, Received, Traffic
 from swarm.identity import Identity
 from swarm.inbox import Inbox, has_announcement_form
 from swarm.kademlia import Kademlia
@@ -123,7 +123,7 @@ async def open_libp2p(
     if options.mdns:
         gossip.lan = Lan(swarm_id, gossip.addresses, book.hear)
     if options.dht:
-        gossip.kademlia = Kademlia(host, swarm_id, book, gossip.members, chance)
+        gossip.add_kademlia(Kademlia(host, swarm_id, book, gossip.members, chance))
     outcome = _Outcome()
     try:
         async with (
@@ -245,6 +245,8 @@ class Libp2pGossip:
         self, node_id: str, hashes: Sequence[bytes], max_bytes: int
     ) -> dict[bytes, bytes]:
         """See Gossip."""
+        if not await self._dialer.visit(node_id):
+            raise FetchFailed("not connected, and not found or not reached")
         return await self._requests.fetch(node_id, hashes, max_bytes)
 
     async def ask_catalogue(self, node_id: str, request: bytes) -> bytes:
@@ -275,6 +277,8 @@ class Libp2pGossip:
             limited=dict(self._peer_limits.num_limited),
             announcements_served=self._requests.num_told,
             rollouts_served=self._requests.num_served,
+            visits=self._dialer.num_visits,
+            visits_failed=self._dialer.num_visits_failed,
             rollouts_fetched=self._requests.num_fetched,
             fetches_failed=self._requests.num_failed,
         )
@@ -287,6 +291,11 @@ class Libp2pGossip:
     def add_reach(self, own: OwnAddresses, use: RelayUse) -> None:
         """Lets it be reached, and reach others, through relays; before it runs."""
         self.reach = Reach(self._host, own, self._book, self._dialer, use)
+
+    def add_kademlia(self, kademlia: Kademlia) -> None:
+        """Lets it look peers up; before it runs."""
+        self.kademlia = kademlia
+        self._dialer.find = kademlia.find
 
     def members(self) -> list[str]:
         """Node ids of the connected peers that are of this swarm."""

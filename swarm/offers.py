@@ -130,7 +130,7 @@ class Offers:
         max_per_author: int,
         source_of: Callable[[Offer], str | None],
         weigh: Callable[[Offer], float],
-        max_sources: int,
+        have_place: Callable[[str, Collection[str]], bool],
         rng: random.Random,
     ) -> dict[str, list[Offer]]:
         """Removes up to `num` offers, drawn by weight from the newest of each author, and returns
@@ -142,7 +142,8 @@ class Offers:
             taken: how many of each author's rollouts are at hand already; counts for its cap.
             source_of: whom to ask, or None where an offer cannot be fetched now.
             weigh: relative chance to be drawn; 0 where an offer is not wanted now.
-            max_sources: so many peers at most are asked, each for at most one request's worth.
+            have_place: whether a peer may be asked besides others that will be, each for at most
+                one request's worth.
         """
         most = max(MIN_NEWEST, 2 * -(-num // max(1, len(self._authors))))
         newest = [
@@ -158,7 +159,7 @@ class Offers:
             if (
                 authors[offer.author] < max_per_author
                 and offer.entry.hash not in hashes
-                and (group or len(groups) < max_sources)
+                and (group or have_place(source, groups))
                 and _fits(offer, group)
             ):
                 groups[source] = [*group, offer]

@@ -138,6 +138,11 @@ class PeerBook:
         known = self._known.get(node_id)
         return [f"{one}/p2p/{node_id}" for one in known.addresses] if known else []
 
+    def is_proven(self, node_id: str) -> bool:
+        """Whether the peer was connected, and its addresses have not failed often since."""
+        known = self._known.get(node_id)
+        return known is not None and known.was_connected and known.num_failures < LOST_AFTER
+
     def transports(self, node_id: str) -> list[str]:
         """The same without the id."""
         known = self._known.get(node_id)

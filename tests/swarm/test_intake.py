@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -383,6 +384,10 @@ def make_offer(make_maker: Any, clock: Any) -> Any:
     return make
 
 
+def have_four(source: str, others: Collection[str]) -> bool:
+    return len(others) < 4
+
+
 def test_offers_are_taken_uniformly(make_offer: Any) -> None:
     taken: Counter[int] = Counter()
     for seed in range(300):
@@ -390,7 +395,7 @@ def test_offers_are_taken_uniformly(make_offer: Any) -> None:
         for index in range(6):
             offers.add(make_offer(1, index))
         groups = offers.take(
-            2, Counter(), 9, lambda offer: "peer", alike_offer, 4, random.Random(seed)
+            2, Counter(), 9, lambda offer: "peer", alike_offer, have_four, random.Random(seed)
         )
         assert len(offers) == 4
         taken.update(offer.entry.question.index for offer in groups["peer"])
@@ -413,7 +418,7 @@ def test_offers_are_taken_by_weight_whatever_the_order_in_which_they_came(
                 9,
                 lambda offer: "peer",
                 lambda offer: 10.0 ** (5 * offer.entry.question.index) - 1,
-                4,
+                have_four,
                 random.Random(seed),
             )
             taken.append([offer.key for offer in groups["peer"]])
@@ -440,7 +445,7 @@ def newest_taken(make_offer: Any, seed: int) -> list[int]:
         99,
         lambda offer: "peer",
         lambda offer: float(offer.entry.question.index % 2),
-        4,
+        have_four,
         random.Random(seed),
     )
     assert len(offers) == 17, "the others wait"
@@ -456,7 +461,7 @@ def test_who_offers_most_is_not_drawn_most(make_offer: Any) -> None:
         for index in range(60):
             offers.add(make_offer(2, index))
         groups = offers.take(
-            4, Counter(), 9, lambda offer: "peer", alike_offer, 4, random.Random(seed)
+            4, Counter(), 9, lambda offer: "peer", alike_offer, have_four, random.Random(seed)
         )
         taken.update(offer.author for offer in groups["peer"])
     assert all(150 < num < 250 for num in taken.values()) and taken.total() == 400
@@ -474,7 +479,7 @@ def test_a_request_is_bounded_in_number_and_bytes(make_offer: Any) -> None:
         99,
         lambda offer: "large" if offer.entry.num_bytes == 2**20 else "small",
         alike_offer,
-        4,
+        have_four,
         random.Random(0),
     )
     assert {name: len(group) for name, group in groups.items()} == {"small": 16, "large": 3}
@@ -487,7 +492,7 @@ def test_the_same_hash_is_not_taken_twice(make_offer: Any, make_maker: Any, cloc
     thief = make_maker(2).node_id
     offers.add(Offer(first.entry, thief, 1, "carrier", b"", clock(), clock() + 100))
     groups = offers.take(
-        9, Counter(), 9, lambda offer: offer.author, alike_offer, 4, random.Random(0)
+        9, Counter(), 9, lambda offer: offer.author, alike_offer, have_four, random.Random(0)
     )
     assert sum(map(len, groups.values())) == 1 and len(offers) == 1
 

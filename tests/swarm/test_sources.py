@@ -4,17 +4,19 @@ by others who are."""
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, trio_test
 
+from swarm.gossip import Connection, FetchFailed
 from swarm.intake import IntakeLimits
 from swarm.sources import SourceLimits, Sources
 
 LONG = 100.0
-REAL = IntakeLimits(num_holders=3, deadline_s=300, patience_s=5)
+REAL = IntakeLimits(num_holders=3, max_visits=2, deadline_s=300, patience_s=5)
 
 
 def watch(node: Any) -> list[tuple[float, str, int]]:
@@ -97,6 +99,112 @@ async def test_holders_are_not_asked_where_that_is_off(swarm: Any, mock_clock: M
         await author.gossip.announce(offers_of(author, [7], [holder]))
         await trio.sleep(LONG)
     assert {node_id for _, node_id, _ in asked} == {author.node_id} and len(asked) == 3
+
+
+def disconnect(node: Any, *peers: Any) -> None:
+    """Peers that can be asked, but have to be connected first."""
+    gone = {peer.node_id for peer in peers}
+    connections = node.gossip.connections
+
+    def others() -> list[Connection]:
+        return [one for one in connections() if one.node_id not in gone]
+
+    node.gossip.connections = others
+
+
+@trio_test
+async def test_an_author_that_is_not_connected_is_visited_before_holders_are_asked(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    author, carrier, holder = swarm.peer(), swarm.peer(), swarm.peer()
+    node = swarm.node(limits=REAL)
+    asked = watch(node)
+    disconnect(node, author)
+    async with swarm.running():
+        node.gossip.deliver(offers_of(author, [7], [author]), carrier.node_id)
+        node.gossip.deliver(offers_of(author, [11], [holder]), carrier.node_id)
+        await trio.sleep(1)
+        ids = [node_id for _, node_id, _ in asked]
+        assert ids[:2] == [carrier.node_id, author.node_id]
+        assert holder.node_id in ids[2:], "for what the author has no more"
+        assert await node.num_fresh() == 2
+
+
+@trio_test
+async def test_visits_leave_places_for_those_who_are_connected(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    authors, carrier = [swarm.peer() for _ in range(12)], swarm.peer()
+    node = swarm.node(fresh_target=20, limits=replace(REAL, num_holders=1))
+    asked = watch(node)
+    disconnect(node, *authors)
+    for author in authors:
+        take_all(author, silent)
+    async with swarm.running():
+        for author in authors:
+            node.gossip.deliver(offers_of(author, [7], [author]), carrier.node_id)
+        await trio.sleep(1)
+        ids = {author.node_id for author in authors}
+        assert sum(node_id in ids for _, node_id, _ in asked) == REAL.max_visits
+        await carrier.gossip.announce(offers_of(carrier, [11], [carrier]))
+        await trio.sleep(1)
+        assert await node.num_fresh() == 1
+
+
+@trio_test
+async def test_whoever_was_cut_off_is_asked_again_as_soon_as_it_is_back(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    author = swarm.peer()
+    node = swarm.node(limits=replace(REAL, max_visits=0))
+    serve = author.gossip._find
+
+    async def cut(hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+        take_all(author, serve)
+        swarm.network.partition([author.node_id], [node.node_id])
+        raise FetchFailed("the connection ended")
+
+    take_all(author, cut)
+    async with swarm.running():
+        await author.gossip.announce(offers_of(author, [7], [author]))
+        await trio.sleep(1)
+        assert author.gossip._find is serve, "it was asked once"
+        swarm.network.heal()
+        node.intake.wake()
+        await trio.sleep(1)
+        assert await node.num_fresh() == 1
+
+
+@trio_test
+async def test_whoever_could_not_be_visited_and_comes_is_not_paused(
+    mock_clock: MockClock, swarm: Any, make_sources: Any
+) -> None:
+    sources, (peer, *others) = make_sources(2)
+    swarm.network.partition([peer], [sources._gossip.node_id, *others])
+    sources.begin(peer)
+    sources.failed(peer)
+    sources.end(peer)
+    sources.look()
+    assert peer in sources._paused and peer in sources._troubled
+    swarm.network.heal()
+    sources.look()
+    assert peer not in sources._paused and peer not in sources._troubled
+
+
+@trio_test
+async def test_who_ends_connections_always_is_paused_longer_each_time(
+    mock_clock: MockClock, swarm: Any, make_sources: Any
+) -> None:
+    sources, (peer, *others) = make_sources(2)
+    pauses = []
+    for _ in range(4):
+        sources.begin(peer)
+        swarm.network.partition([peer], [sources._gossip.node_id, *others])
+        sources.failed(peer)
+        sources.end(peer)
+        swarm.network.heal()
+        pauses.append(sources._paused[peer] - trio.current_time())
+    assert pauses == [0, 10, 20, 40]
 
 
 @trio_test
@@ -254,6 +362,9 @@ async def test_a_peer_in_trouble_is_forgotten_when_it_is_gone(
     assert len(sources._paused) == len(sources._troubled) == 50
     for peer in peers:
         swarm.network.leave(peer)
+    await trio.sleep(80)
+    sources.look()
+    assert len(sources._paused) == len(sources._troubled) == 50, "not in order to be new"
     await trio.sleep(6)
     sources.look()
     assert sources._paused == {} and sources._troubled == {}
