@@ -24,7 +24,7 @@ from rich.text import Text
 
 from node.access import page_address
 from node.cli_manifest import join, manifest_app
-from node.config import SWARM_FILE, ConfigError, NodeConfig, load_config
+from node.config import SWARM_FILE, ConfigError, NodeConfig, find_home, load_config
 from node.download import DownloadError
 from node.escape import printable
 from node.home import HomeError, clear_home
@@ -145,7 +145,7 @@ app.command()(join)
 @app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """What the node does now, since when, what it learned from whom, and what is unusual."""
-    home = home or NodeConfig().home
+    home = find_home(home)
     snapshot = fetch_snapshot(home)
     if as_json:
         sys.stdout.write(to_json(snapshot).decode() + "\n")
@@ -156,7 +156,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 @peers_app.command("ls")
 def list_peers(home: Home = None, as_json: AsJson = False) -> None:
     """The node's peers: what they offered, what was used, what was refused and why."""
-    snapshot = fetch_snapshot(home or NodeConfig().home)
+    snapshot = fetch_snapshot(find_home(home))
     if as_json:
         sys.stdout.write(to_json(snapshot.peers).decode() + "\n")
     else:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from node.config import NodeConfig, find_manifest
+from node.config import find_home, find_manifest
 from node.escape import printable
 from node.join import join_swarm, read_swarm_file
 from node.manifest_tools import files_beside, new_manifest, sign_manifest
@@ -36,13 +36,13 @@ def join(
 
     The same swarm again: takes its new name and bootstrap addresses.
     """
+    place = find_home(home)
     given = read_swarm_file(source)
     print_manifest(given.manifest, _console)
     if not yes and not typer.confirm("Join?"):
         raise typer.Exit(EXIT_DECLINED)
-    home = home or NodeConfig().home
-    join_swarm(given, home)
-    _say(f"joined; now: sapo run --home {home}")
+    join_swarm(given, place)
+    _say("joined; now: sapo run" + (f" --home {home}" if home else ""))
 
 
 @manifest_app.command("new")
@@ -69,9 +69,8 @@ def new(
         _say(f"its tasks need these files beside it, from {directory}: {', '.join(beside)}")
     if owner is not None:
         _say(f"{owner} is the owner's key: who has it speaks for the swarm; keep a copy")
-        _say(f"next: fill in [about] and [bootstrap], then sapo manifest sign {file} --key {owner}")
-    else:
-        _say(f"next: fill in [about] and [bootstrap], then sapo manifest check {file}")
+    then = f"sign {file} --key {owner}" if owner is not None else f"check {file}"
+    _say(f"next: fill in [about] and, once a node runs, [bootstrap]; then sapo manifest {then}")
 
 
 @manifest_app.command("check")

@@ -367,6 +367,15 @@ def load_config(
         raise ConfigError(_explain(error, origin)) from None
 
 
+def find_home(flag: Path | None) -> Path:
+    """The node's directory: as the flag says, else SAPO_HOME, else the default.
+
+    Raises:
+        ConfigError: a setting in the environment is wrong.
+    """
+    return load_config(flags={"home": flag}).home
+
+
 def find_manifest(name: str) -> Path:
     """The swarm file at a path, or the shipped one of that name.
 

@@ -88,6 +88,21 @@ def test_joining_shows_asks_once_and_keeps_nothing_without_a_yes(
     assert (tmp_path / "home").exists() == (answer == "y")
 
 
+def test_the_home_may_come_from_the_environment(
+    sapo: Sapo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for `sapo run`, which would else run another swarm than the one that was joined."""
+    sapo("manifest", "new", "s.toml", "--name", "Ours")
+    monkeypatch.setenv("SAPO_HOME", str(tmp_path / "mine"))
+    status, out, _ = sapo("join", "s.toml", "--yes")
+    assert status == 0 and out.endswith("joined; now: sapo run")
+    assert (tmp_path / "mine" / "swarm.toml").is_file()
+    for words in (["status"], ["peers", "ls"]):
+        status, _, err = sapo(*words)
+        assert status == 5 and f"no node runs in {tmp_path / 'mine'}" in err
+    assert not (tmp_path / "sapo-home").exists()
+
+
 def test_show_as_json_is_all_of_it(sapo: Sapo) -> None:
     sapo("manifest", "new", "s.toml", "--name", "Ours", "--owner", "o.key")
     unsigned = json.loads(sapo("manifest", "show", "s.toml", "--json")[1])
