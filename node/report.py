@@ -105,7 +105,7 @@ def _get(url: str, path: str, token: str) -> tuple[int, bytes]:
 
 
 def print_status(snapshot: Snapshot, console: Console, page: str | None = None) -> None:
-    """Warnings, one paragraph, some figures, and the peers.
+    """Warnings, one paragraph, some figures, the peers, and where peers can dial this node.
 
     Args:
         page: the address of the node's page, see `node.access.page_address`.
@@ -116,6 +116,8 @@ def print_status(snapshot: Snapshot, console: Console, page: str | None = None) 
     console.print(_figures(snapshot))
     if snapshot.peers:
         console.print(_short_table(snapshot))
+    for address in snapshot.addresses:
+        console.print(Text(f"dial: {printable(address, 500)}"), style="dim", soft_wrap=True)
     if page is not None:
         console.print(Text(page), style="dim", soft_wrap=True)
 

@@ -224,6 +224,13 @@ def test_the_page_is_named_where_it_is_known() -> None:
     assert address in shown(lambda out: print_status(SNAPSHOT, out, address), width=40)
 
 
+def test_the_addresses_of_the_node_can_be_copied_into_a_swarm_file() -> None:
+    address = f"/ip4/192.0.2.1/tcp/8421/p2p/{'1' * 52}"
+    found = msgspec.structs.replace(SNAPSHOT, addresses=(address, f"{address}\x1b[31m"))
+    lines = status_of(found, width=40).splitlines()
+    assert lines[-2:] == [f"dial: {address}", f"dial: {address}\\x1b[31m"]
+
+
 @pytest.mark.parametrize("width", [40, 80, 300])
 @pytest.mark.parametrize("show", [print_status, print_peers])
 def test_a_strangers_text_cannot_act_on_the_terminal(
