@@ -85,7 +85,7 @@ name = {_toml(name)}
 description = ""
 
 # Where a node that knows nobody finds its first peers: nodes that are always on, at public
-# addresses; `sapo status` shows those of a node. May be changed later on.
+# addresses; `sapo status` shows those of a node that runs. May be changed later on.
 [bootstrap]
 peers = [
     # "/ip4/203.0.113.7/tcp/8421/p2p/12D3KooW...",

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -31,6 +31,10 @@ class SapoNode:
 
     deadline_s = DEADLINE_S
     """For whatever is waited for."""
+    directory: Path | None = None
+    """In which it is started; None: in this one."""
+    environment: Mapping[str, str] = {}
+    """Settings besides those of the command line."""
 
     def __init__(self, home: Path, *words: str) -> None:
         """
@@ -53,7 +57,8 @@ class SapoNode:
         with (self.home / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
-                env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
+                cwd=self.directory,
+                env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"} | dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
