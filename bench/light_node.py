@@ -251,6 +251,7 @@ async def _report(node: LightNode, done: dict[str, int], orders: Connection) -> 
             "connections_refused": traffic.connections_refused,
             "limited": dict(traffic.limited),
             "refused": node.ledger.refused_totals(),
+            "newcomers": node.catch_up.stats().num_newcomers if node.catch_up else 0,
         }
         if state != before:
             orders.send(state)

@@ -408,6 +408,7 @@ def _catch_up_status(stats: CatchUpStats) -> CatchUpStatus:
         peers=stats.num_answered,
         peers_left=stats.num_left,
         num_bytes=stats.num_bytes,
+        newcomers=stats.num_newcomers,
     )
 
 

@@ -1,5 +1,5 @@
-"""Asks peers for the announcements that this node missed: after a start, after it was alone, and
-now and then, since gossip loses some.
+"""Asks peers for the announcements that this node missed: after a start, after it was alone, when a
+peer has newly connected (swarm/newcomers.py), and now and then, since gossip loses some.
 
 One peer at a time: pages of ids, the newest first (swarm/catalogue.py), then those records that are
 not kept here. A peer is left at a page of which everything is known, once it has listed as many as
@@ -15,7 +15,7 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -24,6 +24,7 @@ from swarm.announcements import Announcements
 from swarm.catalogue import decode_listing, decode_records, encode_get, encode_list
 from swarm.database import Offload
 from swarm.gossip import AsksCatalogue, FetchFailed, Received
+from swarm.newcomers import Newcomer, NewcomerLimits, Newcomers
 from swarm.protocol import MAX_TOLD
 from swarm.refusal import Charge, Refusal
 
@@ -59,6 +60,7 @@ class CatchUpLimits:
     """Replies of which nothing was taken."""
     remembered: int = 32_768
     """Ids that are not asked for again, whatever became of their records."""
+    newcomers: NewcomerLimits = field(default_factory=NewcomerLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,21 @@ class CatchUpStats:
     """Peers that were asked to the end."""
     num_left: int = 0
     """Peers that were of no use, or did not answer."""
+    num_newcomers: int = 0
+    """Peers asked for having newly connected, besides the runs."""
 
 
 class _Asking:
     """What one peer has said so far in one catch-up."""
 
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, num_heard: int) -> None:
+        """
+        Args:
+            num_heard: announcements that may have come since what was missed: a page that is known
+                is not the end before so many were listed.
+        """
         self.node_id = node_id
+        self.num_heard = num_heard
         self.num_requests = self.num_records = self.num_bytes = 0
         self.num_taken = self.num_own = self.num_refused = self.num_useless = 0
 
@@ -127,6 +137,7 @@ class CatchUp:
         """Ids whose records peers have told."""
         self._left: dict[str, tuple[int, float]] = {}
         """Peers of no use -> how often in a row, and until when they are left alone."""
+        self._newcomers = Newcomers(limits.newcomers, self._rng)
 
     def stats(self) -> CatchUpStats:
         """A snapshot."""
@@ -140,13 +151,19 @@ class CatchUp:
         """
         due = 0.0
         while True:
-            if not self._gossip.connections():
+            connections, now = self._gossip.connections(), trio.current_time()
+            self._newcomers.look(connections, self._kept.num_kept, now)
+            if not connections:
                 due = 0.0
-            elif trio.current_time() >= due:
+            elif now >= due:
+                if not due:  # all are new, and a few of them are asked
+                    self._newcomers.drop_all()
                 wait_s = self._limits.retry_s
                 if await self._catch_up():
                     wait_s = self._limits.repair_s
                 due = trio.current_time() + wait_s * self._rng.uniform(0.75, 1.25)
+            elif (newcomer := self._newcomers.take(now, self._left_alone(now))) is not None:
+                await self._ask_newcomer(newcomer)
             await trio.sleep(self._limits.look_s)
 
     async def _catch_up(self) -> bool:
@@ -161,38 +178,52 @@ class CatchUp:
                 await trio.sleep(self._limits.look_s)
                 continue
             asked.add(node_id)
-            asking = _Asking(node_id)
+            asking = _Asking(node_id, self._kept.num_kept - self._num_kept_before)
             is_answered = await self._ask_in_time(asking)
             give_up = trio.current_time() + self._limits.others_s
             num_answered += is_answered
             num_taken += asking.num_taken
-            self._count(
-                num_announcements=asking.num_taken,
-                num_refused=asking.num_refused,
-                num_bytes=asking.num_bytes,
-                num_answered=is_answered,
-                num_left=not is_answered,
-            )
         is_news = num_taken or not self._stats.num_runs
         level = logging.INFO if is_news else logging.DEBUG
         logger.log(level, "caught up %d announcements from %d peers", num_taken, num_answered)
         self._count(num_runs=1)
+        self._newcomers.drop(asked)
         if num_answered:
             self._num_kept_before = self._kept.num_kept
         return num_answered > 0
 
+    async def _ask_newcomer(self, newcomer: Newcomer) -> None:
+        """Asks one peer that has newly connected."""
+        asking = _Asking(newcomer.node_id, self._kept.num_kept - newcomer.num_kept)
+        await self._ask_in_time(asking)
+        self._count(num_newcomers=1)
+        self._newcomers.spend(asking.num_records, trio.current_time())
+        level = logging.INFO if asking.num_taken else logging.DEBUG
+        num, node_id = asking.num_taken, newcomer.node_id
+        logger.log(level, "caught up %d announcements from %s, which is new here", num, node_id)
+
+    def _left_alone(self, now: float) -> set[str]:
+        return {node_id for node_id, (_, until) in self._left.items() if until > now}
+
     def _choose(self, asked: set[str]) -> str | None:
         """A peer that was not asked yet and is not left alone."""
-        now = trio.current_time()
-        peers = [
-            one.node_id
-            for one in self._gossip.connections()
-            if one.node_id not in asked and self._left.get(one.node_id, (0, 0.0))[1] <= now
-        ]
+        out = asked | self._left_alone(trio.current_time())
+        peers = [one.node_id for one in self._gossip.connections() if one.node_id not in out]
         return self._rng.choice(sorted(peers)) if peers else None
 
     async def _ask_in_time(self, asking: _Asking) -> bool:
-        """Whether the peer was asked to the end; else it is left alone for a while."""
+        """Whether the peer was asked to the end; else it is left alone for a while. Counted."""
+        is_answered = await self._is_asked_to_the_end(asking)
+        self._count(
+            num_announcements=asking.num_taken,
+            num_refused=asking.num_refused,
+            num_bytes=asking.num_bytes,
+            num_answered=is_answered,
+            num_left=not is_answered,
+        )
+        return is_answered
+
+    async def _is_asked_to_the_end(self, asking: _Asking) -> bool:
         reason = f"it took more than {self._limits.peer_s:.0f} s"
         with trio.move_on_after(self._limits.peer_s):
             try:
@@ -227,13 +258,12 @@ class CatchUp:
         """
         cursor = num_listed = 0
         shards = self._gossip.heard_shards()
-        num_heard = self._kept.num_kept - self._num_kept_before
         while not asking.is_over(self._limits):
             page = decode_listing(await self._request(asking, encode_list(cursor, shards)), cursor)
             untold = [one for one in page.ids if one not in self._told]
             missing = await self._offload(self._kept.unknown, untold)
             num_listed += len(page.ids)
-            if not missing and self._stops_at_known and num_listed >= num_heard:
+            if not missing and self._stops_at_known and num_listed >= asking.num_heard:
                 return
             for start in range(0, len(missing), MAX_TOLD):
                 await self._get(asking, missing[start : start + MAX_TOLD])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from swarm.catch_up import CatchUpLimits
 from tests.integration.fault_swarm import ROUNDS, FaultSwarm, free_port, start_process
 from tests.integration.hostile import live_hostile, open_silent, send_garbage
 from tests.integration.tcp_proxy import TcpProxy
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.timeout(600 + 300 * ROUNDS)
 
 GOSSIP_MEMORY_S = 6.0
 """What was announced so long ago is not repaired by gossip any more."""
+USUAL_S = CatchUpLimits().repair_s
+"""Between regular questions for what was missed: too long for a healed network to wait for."""
 Hostile = Callable[[str, Sequence[str]], Any]
 
 
@@ -117,7 +120,7 @@ def test_a_parted_network_of_2_times_3_nodes_that_heals(
     for side, hosts in enumerate(network.sides):
         for number, host in enumerate(hosts):
             listen = f"/ip4/{network.address(side, number)}/tcp/8421"
-            swarm.start(*swarm.bootstrap(), listen=listen, namespace=host)
+            swarm.start(*swarm.bootstrap(), listen=listen, namespace=host, repair_s=USUAL_S)
     swarm.meet()
     swarm.share(2)
     healed_s = []
@@ -131,6 +134,8 @@ def test_a_parted_network_of_2_times_3_nodes_that_heals(
         began = time.monotonic()
         swarm.share(2)
         swarm.wait_for_all()
+        for node in swarm.nodes:
+            node.wait_until(lambda state: state["newcomers"] > 0)
         healed_s.append(f"{time.monotonic() - began:.0f}")
     title = f"2 x 3 nodes parted; all had all {' and '.join(healed_s)} s after the healing"
     assert swarm.settle(title).num_late, "only gossip was tried"

@@ -91,10 +91,81 @@ async def test_who_was_cut_off_catches_up_when_it_meets_somebody_again(
         assert len(await kept_by(third)) == 10 and third.catch_up.stats().num_runs == 0
         swarm.network.heal()
         await trio.sleep(20)
-        assert len(await kept_by(third)) == 30
-        assert len(await kept_by(first)) == 20, "it noticed nothing, and repairs later"
-        await trio.sleep(500)
-        assert len(await kept_by(first)) == len(await kept_by(second)) == 30
+        assert len(await kept_by(third)) == 30 and third.catch_up.stats().num_runs == 1
+
+
+@trio_test
+async def test_after_a_partition_that_healed_nobody_waits_for_the_next_regular_time(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    """Three nodes on each side, which kept two peers each, as in an integration test with real
+    processes."""
+    nodes = [swarm.node(fresh_target=400, max_from_one_author=400) for _ in range(6)]
+    sides = [{node.node_id for node in nodes[start : start + 3]} for start in (0, 3)]
+    async with swarm.running(catch_up=True):
+        await make_rounds(nodes, 0, 3)
+        swarm.network.partition(*sides)
+        await make_rounds(nodes, 100, 3)
+        before = [node.catch_up.stats() for node in nodes]
+        assert [len(await kept_by(node)) for node in nodes] == [27] * 6, "18, and 9 of 18"
+        swarm.network.heal()
+        await trio.sleep(10)
+        assert [len(await kept_by(node)) for node in nodes] == [36] * 6
+        now = [node.catch_up.stats() for node in nodes]
+        assert [one.num_runs for one in now] == [one.num_runs for one in before] == [1] * 6
+        assert all(one.num_announcements >= 9 for one in now)
+        await trio.sleep(60)
+        later = [node.catch_up.stats() for node in nodes]
+    for first, last in zip(before, later, strict=True):
+        assert last.num_newcomers - first.num_newcomers == 3, "and the other two in vain"
+        missed, page = 9 * 700, 8 * 36 + 30
+        assert last.num_bytes - first.num_bytes < missed + 8 * 9 + 30 + 3 * page
+    told = sum(node.gossip.traffic().announcements_served for node in nodes)
+    assert told == 6 * 9, "each once"
+
+
+@trio_test
+async def test_a_needless_question_to_a_new_peer_costs_one_page(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    """Whatever was heard before it came: 3,000 here."""
+    records = [made_up(number) for number in range(3000)]
+    in_pages = catalogue_in_pages(records)
+    gossip, node = Scripted(old=in_pages), swarm.node()
+    for record in records[:1000]:
+        await node.offload(node.kept.keep, as_kept(record))
+    keeper = Keeper(node, gossip)
+    for record in records[1000:]:
+        await node.offload(node.kept.keep, as_kept(record))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.catch_up.run)
+        await trio.sleep(30)
+        gossip.answers["new"] = in_pages
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    assert gossip.num_asked("new") == 1
+    assert keeper.catch_up.stats().num_newcomers == 1 and not keeper.taken
+
+
+@trio_test
+async def test_a_new_peer_is_asked_below_what_was_heard_since_it_came(
+    swarm: Any, mock_clock: MockClock
+) -> None:
+    """Where the bucket was empty for long, what was missed is not on the first page any more."""
+    records = [made_up(number) for number in range(1200)]
+    missed = records[:100]
+    gossip, node = Scripted(old=catalogue_of([])), swarm.node()
+    keeper = Keeper(node, gossip)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.catch_up.run)
+        await trio.sleep(30)
+        gossip.answers["new"] = catalogue_in_pages(records)
+        await trio.sleep(1.5)
+        for record in records[100:]:
+            await node.offload(node.kept.keep, as_kept(record))
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    assert keeper.taken == missed[::-1]
 
 
 @trio_test
