@@ -265,7 +265,9 @@ def parse_listen(addresses: Sequence[str]) -> list[Multiaddr]:
             multiaddr = Multiaddr(address)
             host, port = _host_and_port(multiaddr)
         except ValueError as error:
-            raise ListenError(f"{address!r}: write /ip4/ADDRESS/tcp/PORT ({error})") from None
+            raise ListenError(
+                f"swarm.listen: {address!r}: write /ip4/ADDRESS/tcp/PORT ({error})"
+            ) from None
         _check_is_free(host, port)
         parsed.append(multiaddr)
     if not parsed:
@@ -306,7 +308,10 @@ def _check_is_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ListenError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+            raise ListenError(
+                f"swarm.listen: cannot listen on {host} port {port}: {error.strerror}; is another "
+                "node running? Choose another port, or 0 for a free one"
+            ) from None
 
 
 def reachable_addresses(listening: Sequence[Multiaddr]) -> list[Multiaddr]:

@@ -1,4 +1,4 @@
-"""Documents that promise completeness are complete."""
+"""Documents that promise completeness are complete, and name no setting that does not exist."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from node.config import INSTALLERS, known_keys
 from node.status import ForeignFate
 from swarm.manifest import Rules
 from swarm.refusal import Charge, Refusal
@@ -46,3 +47,20 @@ def test_the_protocol_names_every_rule_that_has_a_default() -> None:
     written = {name: json.loads(value) for name, value in re.findall(r"`(\w+)`: (\S+)", row)}
     fields = msgspec.structs.fields(Rules)
     assert written == {field.name: field.default for field in fields if not field.required}
+
+
+FILE_NAMES = ("md", "py", "toml", "example")
+"""What follows `swarm.` and is no setting."""
+
+
+def test_every_setting_that_a_document_names_exists() -> None:
+    settings = set(known_keys())
+    sections = "|".join({key.partition(".")[0] for key in settings if "." in key})
+    documents = {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")} - {ROOT / "CHANGELOG.md"}
+    for file in sorted(documents):
+        text = file.read_text()
+        named = set(re.findall(rf"(?<![\w./-])(?:{sections})\.[a-z]\w*", text))
+        named -= {name for name in named if name.endswith(FILE_NAMES)}
+        variables = set(re.findall(r"\bSAPO_[A-Z]\w*", text)) - INSTALLERS
+        named |= {name.removeprefix("SAPO_").lower().replace("__", ".") for name in variables}
+        assert named <= settings, file.name
