@@ -11,7 +11,8 @@ many they are. One core more is kept busy, as by a learner, unless --idle.
 Printed: announcements that arrived of those sent to others; rollouts drawn of those wanted; seconds
 from "announced and wanted" to the pool; CPU per announcement received, from a run of the same hosts
 that want nothing, and what each fetch costs beside it; bytes on the wire (encrypted, TCP's own
-excluded) per byte of the rollouts used. All hosts share this machine, so seconds hold for it alone.
+excluded) per byte of the rollouts used; authors that were connected in order to be asked. All hosts
+share this machine, so seconds hold for it alone.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--round-s", type=float, default=2.0)
     parser.add_argument("--kib", type=int, default=10, help="size of a rollout")
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--max-peers", type=int, default=64, help="of each host")
     parser.add_argument("--idle", action="store_true", help="no core is kept busy")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -77,6 +79,7 @@ def run_swarm(num: int, want: int, options: argparse.Namespace) -> Figures:
         "every_s": num / options.total,
         "round_s": options.round_s,
         "kib": options.kib,
+        "max_peers": options.max_peers,
         "seconds": options.seconds,
     }
     hosts: list[subprocess.Popen[str]] = []
@@ -132,6 +135,7 @@ def show(rows: list[tuple[int, int, Figures]]) -> None:
         "CPU ms per announcement",
         "CPU ms per fetch",
         "wire bytes per byte used",
+        "visits",
         "dropped",
         "failed",
     )
@@ -153,6 +157,7 @@ def show(rows: list[tuple[int, int, Figures]]) -> None:
             f"{1000 * base[num]:.1f}" if not want else "-",
             f"{1000 * per_fetch:.1f}" if want else "-",
             f"{one['wire_bytes'] / max(1, one['used_bytes']):.2f}" if want else "-",
+            f"{one['visits']}, {one['visits_failed']} failed" if want else "-",
             str(one["dropped"]),
             str(one["failed"]),
         )
@@ -190,7 +195,7 @@ async def _run_host(settings: Figures) -> None:
         "/ip4/127.0.0.1/tcp/0",
         settings["bootstrap"],
         Wanted(want, max(1, want // 2), could_use=lambda entry: True),
-        keeps=False,
+        max_peers=settings["max_peers"],
     ) as node:
         gossip, pool, offload = node.gossip, node.pool, node.offload
         add = pool.add_foreign
@@ -248,6 +253,8 @@ async def _run_host(settings: Figures) -> None:
                     "sent": after.announcements_sent,
                     "received": after.announcements_received,
                     "dropped": after.announcements_dropped,
+                    "visits": after.visits - before.visits,
+                    "visits_failed": after.visits_failed - before.visits_failed,
                     "fetched": after.rollouts_fetched,
                     "failed": after.fetches_failed,
                     "wire_bytes": after.bytes_sent - before.bytes_sent,

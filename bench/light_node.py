@@ -20,6 +20,7 @@ from typing import Any
 
 import trio
 
+from node.config import NODE_PEERS
 from node.foreign import IN_A_SWARM
 from node.threads import OneAtATime
 from rewards.question import Answer, Question, is_held_out
@@ -29,7 +30,7 @@ from swarm.announcements import Announcements
 from swarm.catch_up import CatchUp, CatchUpLimits
 from swarm.database import open_database
 from swarm.identity import SEQUENCE_FILE, Identity, Sequences, open_identity
-from swarm.intake import Intake, IntakeLimits
+from swarm.intake import Intake
 from swarm.judge import ScriptedJudge
 from swarm.ledger import Ledger
 from swarm.libp2p import Libp2pGossip, open_libp2p
@@ -82,16 +83,11 @@ async def open_light_node(
     bootstrap: Sequence[str],
     wanted: Wanted,
     *,
-    keeps: bool = True,
     catch_up: CatchUpLimits = CATCH_UP,
     options: NetworkOptions = OPTIONS,
-    max_peers: int = 32,
+    max_peers: int = NODE_PEERS,
 ) -> AsyncIterator[LightNode]:
-    """A node in `home`, which is made where it is missing.
-
-    Args:
-        keeps: whether announcements are kept, and peers asked what was missed.
-    """
+    """A node in `home`, which is made where it is missing."""
     home.mkdir(exist_ok=True)
     offload = OneAtATime()
     database = await offload(open_database, home / "pool.sqlite")
@@ -103,11 +99,10 @@ async def open_light_node(
         return await offload(pool.find, hashes)
 
     async def tell(request: bytes) -> tuple[bytes, int] | None:
-        assert kept is not None
         return await catalogue.answer(request, kept, offload)
 
     with open_identity(home) as identity:
-        kept = await offload(Announcements, database, identity.node_id) if keeps else None
+        kept = await offload(Announcements, database, identity.node_id)
         async with open_libp2p(
             identity,
             SWARM_ID,
@@ -117,7 +112,7 @@ async def open_light_node(
             home / "peers.json",
             max_peers,
             options=options,
-            answer_catalogue=tell if keeps else None,
+            answer_catalogue=tell,
             peer_limits=limits,
         ) as gossip:
             intake = Intake(
@@ -130,15 +125,15 @@ async def open_light_node(
                 SWARM_ID,
                 wanted,
                 {"sums": TaskFacts("", True, None)},
-                IN_A_SWARM if keeps else IntakeLimits(),
+                IN_A_SWARM,
                 kept=kept,
-                peer_limits=limits if keeps else None,
+                peer_limits=limits,
             )
             sequences = Sequences(home / SEQUENCE_FILE)
             publisher = Publisher(
                 identity, SWARM_ID, RULES, sequences, pool, gossip, offload, kept=kept
             )
-            catching = CatchUp(gossip, kept, intake.hear, offload, catch_up) if kept else None
+            catching = CatchUp(gossip, kept, intake.hear, offload, catch_up)
             yield LightNode(identity, gossip, pool, ledger, publisher, intake, catching, offload)
 
 

@@ -35,6 +35,9 @@ SUBSCRIBE_S = 30.0
 """A peer that has not joined a topic of ours after so long is disconnected: it is of another swarm,
 or its subscription was lost, which connecting again repairs."""
 
+PASS_S, MAX_PASSING = 10.0, 16
+"""So long do so many peers stay beside those of a full node: they may ask for further peers, or
+nobody could join through a bootstrap node that is full; and for rollouts."""
 VISIT_S = 30.0
 """So long after it was asked last does a peer stay that was connected in order to be asked, unless
 there is room for it."""
@@ -110,7 +113,8 @@ class Dialer(INotifee):
         self._came_in: set[bool] = set()  # whether from a public address
         self._peers: dict[str, _Peer] = {}
         self._dialling: dict[str, str] = {}
-        self._too_many: set[str] = set()
+        self._passing: dict[str, float] = {}
+        """Peers beyond `max_peers` -> when they are disconnected, by trio's clock."""
         self._wake = trio.Event()
         self._next_save = 0.0
         network.register_notifee(self)
@@ -120,7 +124,7 @@ class Dialer(INotifee):
         return [
             Connection(node_id, peer.address, peer.since)
             for node_id, peer in self._peers.items()
-            if node_id not in self._too_many
+            if node_id not in self._passing
         ]
 
     def members(self) -> list[str]:
@@ -128,8 +132,12 @@ class Dialer(INotifee):
         return [
             node_id
             for node_id, peer in self._peers.items()
-            if peer.is_member and node_id not in self._too_many
+            if peer.is_member and node_id not in self._passing
         ]
+
+    @property
+    def _num_peers(self) -> int:
+        return len(self._peers) - len(self._passing)
 
     def is_connected(self, node_id: str) -> bool:
         """Whether there is a connection to the peer now."""
@@ -137,13 +145,15 @@ class Dialer(INotifee):
 
     async def visit(self, node_id: str) -> bool:
         """Connects to a peer that is to be asked for something, where it is not connected; returns
-        whether it is now. It stays for VISIT_S, or for good where there is room."""
+        whether it is now. It stays for VISIT_S, or for good where there is room; where this node is
+        full, for PASS_S."""
         if not self.is_connected(node_id):
-            if not self._may_visit():
+            debt_s = self._visit_failures.left_s("", trio.current_time())
+            if debt_s > (MAX_VISIT_FAILURES - 1) * VISIT_FAILURE_S:
                 return False
             with trio.move_on_after(DIAL_S):
                 await self._reach(node_id)
-            if not self.is_connected(node_id) or node_id in self._too_many:
+            if not self.is_connected(node_id):
                 self.num_visits_failed += 1
                 self._visit_failures.add("", VISIT_FAILURE_S, trio.current_time())
                 return False
@@ -153,11 +163,6 @@ class Dialer(INotifee):
         if peer.visit_ends < math.inf:
             peer.visit_ends = trio.current_time() + VISIT_S
         return True
-
-    def _may_visit(self) -> bool:
-        debt_s = self._visit_failures.left_s("", trio.current_time())
-        has_room = len(self._peers) + len(self._dialling) < self._max_peers
-        return has_room and debt_s <= (MAX_VISIT_FAILURES - 1) * VISIT_FAILURE_S
 
     async def _reach(self, node_id: str) -> None:
         if self.find is not None and not self._book.is_proven(node_id):
@@ -210,7 +215,7 @@ class Dialer(INotifee):
 
     def _dial_due(self, now: float, nursery: trio.Nursery) -> None:
         """Leaves a quarter of the places to those who dial us."""
-        wanted = self._wanted_peers - len(self._peers) - len(self._dialling)
+        wanted = self._wanted_peers - self._num_peers - len(self._dialling)
         room = min(wanted, MAX_DIALS - len(self._dialling))
         busy = self._peers.keys() | self._dialling.keys()
         for node_id in self._book.due(now, busy)[: max(0, room)]:
@@ -258,11 +263,9 @@ class Dialer(INotifee):
             if peer.leave_at <= now:
                 log.info("peer %s is not of this swarm", node_id)
                 self._book.is_not_ours(node_id, now)
-            has_visited = peer.visit_ends <= now
-            if has_visited:
+            if peer.visit_ends <= now and self._num_peers <= self._wanted_peers:
                 peer.visit_ends = math.inf
-            is_spare = len(self._peers) > self._wanted_peers
-            if peer.leave_at <= now or node_id in self._too_many or (has_visited and is_spare):
+            if min(peer.leave_at, peer.visit_ends, self._passing.get(node_id, math.inf)) <= now:
                 nursery.start_soon(self._network.close_peer, peer_id)
             elif peer.is_member and peer.next_ask <= now:
                 peer.next_ask = now + ASK_S
@@ -315,9 +318,10 @@ class Dialer(INotifee):
             return
         dialled = self._dialling.get(node_id, "")
         self._peers[node_id] = _Peer(address, self._clock(), bool(dialled))
-        if len(self._peers) > self._max_peers:
-            self._too_many.add(node_id)
-            self.num_turned_away += 1
+        if self._num_peers > self._max_peers:
+            pass_s = PASS_S if len(self._passing) < MAX_PASSING else 0.0
+            self._passing[node_id] = trio.current_time() + pass_s
+            self.num_turned_away += not dialled
             self._wake.set()
             return
         if dialled:
@@ -332,8 +336,7 @@ class Dialer(INotifee):
         if self._network.get_connections(peer_id) or node_id not in self._peers:
             return
         peer = self._peers.pop(node_id)
-        if node_id in self._too_many:
-            self._too_many.discard(node_id)
+        if self._passing.pop(node_id, None) is not None:
             return
         self._book.lost(node_id, trio.current_time(), self._clock() - peer.since)
         log.info("peer %s lost at %s (%d peers)", node_id, peer.address, len(self._peers))

@@ -6,13 +6,14 @@ import random
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import trio_test
 
+from swarm import dialer
 from swarm.gossip import FetchFailed, FindRollouts
 from swarm.identity import Identity
 from swarm.libp2p import Libp2pDied, Libp2pGossip, open_libp2p
@@ -276,6 +277,38 @@ async def test_a_full_node_keeps_to_its_peers(nodes: Nodes) -> None:
                 await until(lambda: not knows(three, full)())
                 await hears(one, full, 1)
                 assert {one.node_id for one in full.connections()} == {one.node_id, two.node_id}
+
+
+@trio_test
+async def test_a_newcomer_that_knows_only_a_full_node_finds_its_peers(nodes: Nodes) -> None:
+    with trio.fail_after(30):
+        async with nodes.open(max_peers=1) as full, nodes.open(full.addresses()) as one:
+            await until(knows(full, one))
+            async with nodes.open(full.addresses()) as newcomer:
+                await until(lambda: knows(newcomer, one)() and not knows(newcomer, full)())
+                await hears(newcomer, one, 1)
+                assert [peer.node_id for peer in full.connections()] == [one.node_id]
+
+
+@trio_test
+async def test_few_newcomers_at_once_may_stay_at_a_full_node(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialer, "MAX_PASSING", 1)
+    monkeypatch.setattr(dialer, "PASS_S", 60.0)
+    with trio.fail_after(30):
+        async with (
+            nodes.open(max_peers=2) as full,
+            nodes.open(full.addresses()) as one,
+            nodes.open(full.addresses()) as two,
+            AsyncExitStack() as stack,
+        ):
+            await until(knows(full, one, two))
+            for _ in range(3):
+                await stack.enter_async_context(nodes.open(full.addresses()))
+            await until(lambda: full.traffic().connections_refused >= 3)
+            await until(lambda: len(full._dialer._passing) == 1)
+            assert {one.node_id for one in full.connections()} == {one.node_id, two.node_id}
 
 
 @trio_test

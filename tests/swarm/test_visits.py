@@ -90,12 +90,18 @@ async def test_a_visited_peer_stays_where_there_is_room(
 
 
 @trio_test
-async def test_a_full_node_visits_nobody(tmp_path: Path) -> None:
+async def test_full_nodes_visit_each_other_beside_their_peers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialer, "PASS_S", 3.0)
     with trio.fail_after(60):
         async with two_apart(tmp_path, room=1) as (middle, one, two):
-            with pytest.raises(FetchFailed, match="not reached"):
-                await one.fetch(two.node_id, [HASH], 1000)
-            assert connected(one) == {middle.node_id} and one.traffic().visits == 0
+            assert await one.fetch(two.node_id, [HASH], 1000) == {HASH: BODY}
+            assert connected(one) == connected(two) == {middle.node_id}
+            assert one._dialer.is_connected(two.node_id)
+            await until(lambda: not one._dialer.is_connected(two.node_id))
+            assert one.traffic().connections_refused == 0
+            assert two.traffic().connections_refused == 1, "counted where somebody comes"
 
 
 @trio_test
