@@ -257,6 +257,13 @@ class SwarmConfig(_Section):
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 
+class QuotaConfig(_Section):
+    """What this node gives to all peers together; section `swarm` bounds each, and the disk."""
+
+    served_mib_per_s: float = Field(default=4.0, ge=0)
+    """Sent in reply to the requests of all peers; 16 s' worth at once. 0 sets no bound."""
+
+
 class ApiConfig(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8420, ge=0, le=65535)
@@ -306,6 +313,7 @@ class NodeConfig(_Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     verify: VerifyConfig = VerifyConfig()
     swarm: SwarmConfig = SwarmConfig()
+    quota: QuotaConfig = QuotaConfig()
     api: ApiConfig = ApiConfig()
     supervise: SuperviseConfig = SuperviseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

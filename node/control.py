@@ -134,7 +134,7 @@ async def open_control(
         store = await stack.enter_async_context(
             open_store(config, manifest.rules, home, identity.node_id)
         )
-        limits = peer_limits(config.swarm)
+        limits = peer_limits(config)
         gossip = await stack.enter_async_context(
             open_libp2p(
                 identity,

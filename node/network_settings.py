@@ -1,21 +1,24 @@
 """What the settings say about the network, as swarm/ takes it."""
 
-from node.config import ConfigError, NodeConfig, SwarmConfig
+from node.config import ConfigError, NodeConfig
 from swarm.limits import PeerLimits, make_rates
 from swarm.network_options import NetworkOptions
+from swarm.quota import Quota
 
 
-def peer_limits(config: SwarmConfig) -> PeerLimits:
-    """What the settings say about how much a peer may do."""
+def peer_limits(config: NodeConfig) -> PeerLimits:
+    """What the settings say about how much a peer may do, and what all together may have."""
+    swarm, served = config.swarm, 2**20 * config.quota.served_mib_per_s
     return PeerLimits(
         make_rates(
-            config.announcements_per_s,
-            config.author_announcements_per_s,
-            config.fetches_per_s,
-            config.catalogue_per_s,
-            config.peer_questions_per_s,
-            config.served_mib_per_s,
-        )
+            swarm.announcements_per_s,
+            swarm.author_announcements_per_s,
+            swarm.fetches_per_s,
+            swarm.catalogue_per_s,
+            swarm.peer_questions_per_s,
+            swarm.served_mib_per_s,
+        ),
+        quota=Quota(served) if served else None,
     )
 
 

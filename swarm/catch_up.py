@@ -23,7 +23,7 @@ from rewards.worker import escape
 from swarm.announcements import Announcements
 from swarm.catalogue import decode_listing, decode_records, encode_get, encode_list
 from swarm.database import Offload
-from swarm.gossip import AsksCatalogue, FetchFailed, Received
+from swarm.gossip import AsksCatalogue, FetchFailed, PeerBusy, Received
 from swarm.newcomers import Newcomer, NewcomerLimits, Newcomers
 from swarm.protocol import MAX_TOLD
 from swarm.refusal import Charge, Refusal
@@ -49,7 +49,8 @@ class CatchUpLimits:
     retry_s: float = 20.0
     """The same where no peer could be asked to the end."""
     leave_s: float = 30.0
-    """A peer that was of no use is asked again after so long, twice as long after each time."""
+    """A peer that was of no use is asked again after so long, twice as long after each time; one
+    that is busy after `retry_s`."""
     max_leave_s: float = 960.0
     peer_s: float = 60.0
     """For one peer, and below for each of them."""
@@ -77,7 +78,7 @@ class CatchUpStats:
     num_answered: int = 0
     """Peers that were asked to the end."""
     num_left: int = 0
-    """Peers that were of no use, or did not answer."""
+    """Peers that were of no use, were busy, or did not answer."""
     num_newcomers: int = 0
     """Peers asked for having newly connected, besides the runs."""
 
@@ -93,6 +94,7 @@ class _Asking:
         """
         self.node_id = node_id
         self.num_heard = num_heard
+        self.is_busy = False
         self.num_requests = self.num_records = self.num_bytes = 0
         self.num_taken = self.num_own = self.num_refused = self.num_useless = 0
 
@@ -196,6 +198,8 @@ class CatchUp:
         """Asks one peer that has newly connected."""
         asking = _Asking(newcomer.node_id, self._kept.num_kept - newcomer.num_kept)
         await self._ask_in_time(asking)
+        if asking.is_busy:
+            self._newcomers.put_back(newcomer)
         self._count(num_newcomers=1)
         self._newcomers.spend(asking.num_records, trio.current_time())
         level = logging.INFO if asking.num_taken else logging.DEBUG
@@ -233,12 +237,13 @@ class CatchUp:
                 return True
             except FetchFailed as error:
                 reason = escape(str(error))
+                asking.is_busy = isinstance(error, PeerBusy)
         logger.info("%s is not asked what was missed any more for now: %s", asking.node_id, reason)
         self._stops_at_known &= not asking.num_taken
-        self._leave(asking.node_id)
+        self._leave(asking.node_id, asking.is_busy)
         return False
 
-    def _leave(self, node_id: str) -> None:
+    def _leave(self, node_id: str, is_busy: bool) -> None:
         limits, now = self._limits, trio.current_time()
         connected = {one.node_id for one in self._gossip.connections()}
         self._left = {
@@ -248,7 +253,7 @@ class CatchUp:
         }
         num, _ = self._left.get(node_id, (0, 0.0))
         pause_s = min(limits.max_leave_s, limits.leave_s * 2 ** min(num, 16))
-        self._left[node_id] = num + 1, now + pause_s
+        self._left[node_id] = (num, now + limits.retry_s) if is_busy else (num + 1, now + pause_s)
 
     async def _ask(self, asking: _Asking) -> None:
         """Takes from one peer what is missing.

@@ -11,6 +11,10 @@ class FetchFailed(RuntimeError):
     """A peer did not deliver; the message says how it failed. Says nothing about any author."""
 
 
+class PeerBusy(FetchFailed):
+    """A peer sends no more at present, to whomever: to be asked later, or another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """Announcement bytes as they came, unverified."""

@@ -23,7 +23,7 @@ from swarm.budget import Budget, BudgetLimits
 from swarm.claims import WINDOW_S
 from swarm.database import Offload
 from swarm.fetch import MAX_REPLY_BYTES
-from swarm.gossip import FetchFailed, Gossip, Received
+from swarm.gossip import FetchFailed, Gossip, PeerBusy, Received
 from swarm.hearing import Hearing
 from swarm.judge import Judge
 from swarm.ledger import Ledger
@@ -313,6 +313,8 @@ class Intake:
             with trio.fail_after(self._limits.fetch_timeout_s):
                 records = await self._gossip.fetch(source, hashes, MAX_REPLY_BYTES)
             self._sources.answered(source)
+        except PeerBusy:
+            records, is_cut = {}, self._sources.was_busy(source)
         except (FetchFailed, trio.TooSlowError) as error:
             logger.info("no rollouts from %s: %s", source, escape(str(error)))
             records, is_cut = {}, self._sources.failed(source)

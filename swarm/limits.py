@@ -1,10 +1,12 @@
-"""How much of each kind a peer may do in a while: token buckets, counted where they are empty.
+"""How much of each kind a peer may do in a while: token buckets, counted where they are empty; and
+how much all of them together are sent (swarm/quota.py).
 
 What is over a limit is dropped or turned away, and nothing else: nobody is charged, and nothing is
 said about anybody. A limit holds for a node id whatever its connections are, so that connecting
 again fills no bucket. Limits are far above what an honest peer does (docs/swarm.md has the sums).
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,10 @@ from enum import StrEnum
 import trio
 
 from swarm.debts import Debts
+from swarm.quota import Quota
+from swarm.seldom import Seldom
+
+logger = logging.getLogger(__name__)
 
 MAX_KEYS = 4096
 """Peers times kinds that are remembered (swarm/debts.py)."""
@@ -21,7 +27,7 @@ _ROUNDING = 1e-6
 
 
 class Kind(StrEnum):
-    """What is limited per peer."""
+    """What is limited: per peer, but for the last."""
 
     ANNOUNCEMENTS = "announcements"
     """Brought by it, own ones and others' that it passes on."""
@@ -35,6 +41,14 @@ class Kind(StrEnum):
     """Replies to all of its requests."""
     AUTHOR = "author"
     """Announcements that it signed, whoever brought them."""
+    ALL_BYTES = "all_bytes"
+    """Replies to the requests of all peers together."""
+
+
+_BUSY = (
+    "%d requests were answered with 'busy': all peers together may have no more of this node "
+    "(quota.served_mib_per_s)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,9 @@ class PeerLimits:
     """Seconds that never jump back."""
     num_limited: Counter[str] = field(default_factory=Counter)
     """How often a limit was met, by kind."""
+    quota: Quota | None = None
+    """Of what all peers together are sent; None is no limit."""
+    _busy: Seldom = field(default_factory=lambda: Seldom(logger, _BUSY))
     _paid_off: Debts[tuple[str, Kind]] = field(default_factory=lambda: Debts(MAX_KEYS))
     """The debt is so many seconds times the rate."""
 
@@ -94,6 +111,21 @@ class PeerLimits:
         """Whether one more request of this kind is within the peer's limits, that of bytes
         included."""
         return self.allows(node_id, Kind.BYTES) and self.allows(node_id, kind)
+
+    def is_busy(self, node_id: str) -> bool:
+        """Whether the peer has to wait since all of them together have had enough for now; counted
+        and logged."""
+        if self.quota is None or self.quota.has_left(node_id):
+            return False
+        self.num_limited[Kind.ALL_BYTES] += 1
+        self._busy.note()
+        return True
+
+    def spend_reply(self, node_id: str, num_bytes: int) -> None:
+        """Notes what the peer was sent."""
+        self.spend(node_id, Kind.BYTES, num_bytes)
+        if self.quota is not None:
+            self.quota.spend(node_id, num_bytes)
 
     def spend(self, node_id: str, kind: Kind, num: float) -> None:
         """Notes what the peer has used."""

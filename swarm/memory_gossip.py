@@ -13,6 +13,7 @@ from swarm.gossip import (
     Connection,
     FetchFailed,
     FindRollouts,
+    PeerBusy,
     Received,
     Traffic,
 )
@@ -260,8 +261,10 @@ class MemoryGossip:
             if peer.node_id == node_id:
                 if not peer._limits.allows_request(self.node_id, kind):
                     raise FetchFailed("the peer refused the request: too many")
+                if peer._limits.is_busy(self.node_id):
+                    raise PeerBusy("the peer is busy")
                 reply = await serve(peer, request)
-                peer._limits.spend(self.node_id, Kind.BYTES, len(reply))
+                peer._limits.spend_reply(self.node_id, len(reply))
                 for end, sent, received in ((self, request, reply), (peer, reply, request)):
                     end._bytes_sent += len(sent)
                     end._bytes_received += len(received)

@@ -109,6 +109,11 @@ class Newcomers:
         self._debts.add(chosen.node_id, limits.one_ask_s, now)
         return chosen
 
+    def put_back(self, newcomer: Newcomer) -> None:
+        """It was busy, and is to be asked again."""
+        if newcomer.node_id in self._since:
+            self._waiting.setdefault(newcomer.node_id, newcomer)
+
     def spend(self, num_records: int, now: float) -> None:
         """Notes how many records one has told."""
         if num_records:

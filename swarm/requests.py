@@ -2,7 +2,8 @@
 they missed, and peers' addresses.
 
 Every request is one stream, bounded in bytes and seconds at both ends. A peer that asks for more
-than its limits allow (swarm/limits.py) has its stream reset.
+than its limits allow (swarm/limits.py) has its stream reset; where all together have had enough for
+now, an empty message says that the node is busy.
 """
 
 import logging
@@ -32,7 +33,7 @@ from swarm.fetch import (
     encode_reply,
     encode_request,
 )
-from swarm.gossip import AnswerCatalogue, FetchFailed, FindRollouts
+from swarm.gossip import AnswerCatalogue, FetchFailed, FindRollouts, PeerBusy
 from swarm.limits import Kind, PeerLimits
 from swarm.peer_book import MAX_ADDRESS_CHARS
 from swarm.protocol import CATALOGUE_PROTOCOL, FETCH_PROTOCOL, PEERS_PROTOCOL
@@ -45,6 +46,8 @@ MAX_SERVED = 64
 """Requests of one kind that are answered at once; who asks beyond it is turned away."""
 MAX_SERVED_TO_ONE = 8
 """Of these, for one peer: one that opens streams and says nothing leaves the others theirs."""
+BUSY = b""
+"""A reply: nothing else is empty."""
 MAX_PEERS_TOLD = 32
 MAX_PEERS_BYTES = MAX_PEERS_TOLD * (MAX_ADDRESS_CHARS + 8)
 
@@ -73,10 +76,10 @@ class Requests:
             answer_catalogue: tells peers what they missed; None does not offer that.
             limits: how much each peer may ask for; None takes the defaults.
         """
-        self.num_told = 0
-        """Announcements told to peers that had missed them."""
-        self.num_served = self.num_fetched = self.num_failed = 0
-        """Rollouts served and fetched, and fetches that failed."""
+        self.num_sent: Counter[Kind] = Counter()
+        """Rollouts served, and announcements told to peers that had missed them."""
+        self.num_fetched = self.num_failed = 0
+        """Rollouts, and fetches of which nothing came."""
         self._host = host
         self._is_connected = is_connected
         self._find = find
@@ -150,17 +153,20 @@ class Requests:
             max_response_size=max(1, max_bytes),
         )
         try:
-            return await self._requests.send_request(
+            reply = await self._requests.send_request(
                 ID.from_string(node_id), [protocol], request, BytesCodec(), config
             )
         except RequestResponseError as error:
             raise FetchFailed(f"{type(error).__name__}: {error}") from error
+        if reply == BUSY:
+            raise PeerBusy("the peer is busy")
+        return reply
 
     def _serve(
         self,
         protocol: TProtocol,
         kind: Kind,
-        handler: Callable[[bytes, RequestContext], Awaitable[bytes]],
+        handler: Callable[[bytes, RequestContext], Awaitable[tuple[bytes, int]]],
         max_request: int,
         max_reply: int,
     ) -> None:
@@ -168,8 +174,13 @@ class Requests:
             node_id = str(context.peer_id)
             if not self._limits.allows_request(node_id, kind):
                 raise RequestResponseError("too many requests")
-            reply = await handler(request, context)
-            self._limits.spend(node_id, Kind.BYTES, len(reply))
+            if self._limits.is_busy(node_id):
+                return BUSY
+            reply, num = await handler(request, context)
+            if self._limits.is_busy(node_id):  # others came first; nothing is awaited below
+                return BUSY
+            self._limits.spend_reply(node_id, len(reply))
+            self.num_sent[kind] += num
             return reply
 
         open_streams: Counter[str] = Counter()
@@ -202,25 +213,21 @@ class Requests:
         take = self._requests._build_stream_handler(protocol)
         self._host.set_stream_handler(protocol, take_a_few)
 
-    async def _serve_fetch(self, request: bytes, context: RequestContext) -> bytes:
+    async def _serve_fetch(self, request: bytes, context: RequestContext) -> tuple[bytes, int]:
         hashes = decode_request(request)
         if hashes is None:
             raise RequestResponseError("malformed request")
         with self._ending_the_node():
             found = await self._find(hashes)
-        reply, num_records = encode_reply(hashes, found)
-        self.num_served += num_records
-        return reply
+        return encode_reply(hashes, found)
 
-    async def _serve_catalogue(self, request: bytes, context: RequestContext) -> bytes:
+    async def _serve_catalogue(self, request: bytes, context: RequestContext) -> tuple[bytes, int]:
         assert self._answer_catalogue is not None
         with self._ending_the_node():
             answered = await self._answer_catalogue(request)
         if answered is None:
             raise RequestResponseError("malformed request")
-        reply, num_records = answered
-        self.num_told += num_records
-        return reply
+        return answered
 
     @contextmanager
     def _ending_the_node(self) -> Iterator[None]:
@@ -233,6 +240,7 @@ class Requests:
             self._crashed.set()
             raise
 
-    async def _tell_peers(self, request: bytes, context: RequestContext) -> bytes:
+    async def _tell_peers(self, request: bytes, context: RequestContext) -> tuple[bytes, int]:
         await trio.lowlevel.checkpoint()
-        return _encode(self._tell(str(context.peer_id))[:MAX_PEERS_TOLD])
+        told = self._tell(str(context.peer_id))[:MAX_PEERS_TOLD]
+        return _encode(told), len(told)

@@ -80,6 +80,13 @@ class Sources:
         if trio.current_time() - since > self._limits.slow_s:
             self._troubled[node_id] = 0
 
+    def was_busy(self, node_id: str) -> bool:
+        """It said that it is: it has not failed, and may be asked again after a while, which does
+        not grow. Returns True, for it may be asked for the same again."""
+        self._troubled.pop(node_id, None)
+        self._paused[node_id] = trio.current_time() + self._limits.retry_s
+        return True
+
     def failed(self, node_id: str) -> bool:
         """It did not reply, or not as it should. Returns whether that was nothing but a connection
         that ended, the first time in a row: then it may be asked as soon as it is back."""

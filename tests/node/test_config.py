@@ -5,6 +5,7 @@ import pytest
 from node.config import (
     ConfigError,
     NodeConfig,
+    QuotaConfig,
     SwarmConfig,
     find_manifest,
     known_keys,
@@ -12,6 +13,7 @@ from node.config import (
 )
 from node.network_settings import network_options, peer_limits
 from swarm.limits import Kind, make_rates
+from swarm.quota import FADE_S
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "nodes").glob("*.toml"))
 
@@ -27,8 +29,8 @@ def test_defaults_need_no_file_flag_or_environment() -> None:
 
 
 def test_what_a_peer_may_do_is_as_the_settings_say() -> None:
-    assert peer_limits(SwarmConfig()).rates == make_rates()
-    config = SwarmConfig(
+    assert peer_limits(NodeConfig()).rates == make_rates()
+    swarm = SwarmConfig(
         announcements_per_s=7,
         author_announcements_per_s=6,
         fetches_per_s=5,
@@ -36,10 +38,19 @@ def test_what_a_peer_may_do_is_as_the_settings_say() -> None:
         peer_questions_per_s=3,
         served_mib_per_s=2,
     )
+    config = NodeConfig(swarm=swarm)
     per_s = {kind.value: rate.per_s for kind, rate in peer_limits(config).rates.items()}
     kinds = ("announcements", "author", "fetches", "catalogue", "peers")
     assert per_s == dict(zip(kinds, (7, 6, 5, 4, 3), strict=True)) | {"bytes": 2 * 2**20}
-    assert set(per_s) == set(Kind)
+    assert set(per_s) == set(Kind) - {Kind.ALL_BYTES}
+
+
+def test_what_all_peers_may_have_is_as_the_settings_say() -> None:
+    quota = peer_limits(NodeConfig()).quota
+    assert quota is not None and quota._most == FADE_S * 4 * 2**20
+    quota = peer_limits(NodeConfig(quota=QuotaConfig(served_mib_per_s=0.5))).quota
+    assert quota is not None and quota._most == FADE_S * 2**19
+    assert peer_limits(NodeConfig(quota=QuotaConfig(served_mib_per_s=0))).quota is None
 
 
 def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:

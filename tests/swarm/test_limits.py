@@ -12,12 +12,13 @@ import trio
 from libp2p.host.exceptions import StreamFailure
 from trio.testing import MockClock, trio_test
 
-from swarm.gossip import FetchFailed
+from swarm.gossip import FetchFailed, PeerBusy
 from swarm.identity import Identity
 from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.libp2p_fixes import CountedQueue
 from swarm.limits import MAX_KEYS, Kind, PeerLimits, Rate, make_rates
 from swarm.memory_gossip import MemoryGossip, MemoryNetwork
+from swarm.quota import FADE_S, Quota
 from swarm.requests import MAX_SERVED_TO_ONE
 from swarm.wire import ANNOUNCEMENT_MAGIC, rollout_hash
 
@@ -205,6 +206,64 @@ async def test_bytes_over_the_rate_are_not_served(open_both: Any) -> None:
             with pytest.raises(FetchFailed):
                 await both.other.ask_catalogue(both.limited.node_id, b"abc")
             assert both.limited.traffic().limited == {"bytes": 2}
+
+
+@trio_test
+async def test_who_is_sent_enough_for_now_hears_that_the_node_is_busy_and_is_served_later(
+    open_both: Any,
+) -> None:
+    clock = Seconds()
+    with trio.fail_after(30):
+        async with AsyncExitStack() as stack:
+            both = await open_both(stack)
+            peer, node = both.limited.node_id, both.other
+            both.limits.quota = Quota(3 * len(BODY) / FADE_S, clock)
+            for _ in range(2):  # half of what is left after the first is less than one
+                await node.fetch(peer, [HASH], 20_000)
+            with pytest.raises(PeerBusy):
+                await node.fetch(peer, [HASH], 20_000)
+            with pytest.raises(PeerBusy):
+                await node.ask_catalogue(peer, b"abc")
+            assert both.limited.traffic().limited == {"all_bytes": 2}
+            assert both.limited.traffic().rollouts_served == 2
+            assert both.limited.connections(), "nothing else happens to the peer"
+            clock.now += FADE_S
+            assert await node.fetch(peer, [HASH], 20_000) == {HASH: BODY}
+
+
+@trio_test
+async def test_of_requests_that_are_answered_at_once_no_more_than_one_is_over_the_quota(
+    tmp_path: Path,
+) -> None:
+    """Each is looked at before the others' replies are known."""
+    with trio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            server, *others = await open_three(stack, tmp_path)
+            begun = 0
+
+            async def find_together(hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+                nonlocal begun
+                begun += 1
+                await until(lambda: begun == 8)
+                return {HASH: BODY}
+
+            server._requests._find = find_together
+            server._peer_limits.quota = Quota(2.5 * len(BODY) / FADE_S, Seconds())
+            outcomes: list[str] = []
+
+            async def ask(node: Any) -> None:
+                try:
+                    await node.fetch(server.node_id, [HASH], 20_000)
+                    outcomes.append("served")
+                except PeerBusy:
+                    outcomes.append("busy")
+
+            async with trio.open_nursery() as nursery:
+                for number in range(8):
+                    nursery.start_soon(ask, others[number % 2])
+            num_served = outcomes.count("served")
+            assert num_served in (2, 3) and outcomes.count("busy") == 8 - num_served
+            assert server.traffic().rollouts_served == num_served
 
 
 @trio_test
