@@ -296,6 +296,7 @@ RUNS = {
     "unlike-late": (6 * (2 + 5), 8, 64),
     "options": (11 * 3, 8, 48),
     "attack": (16 * 3, 8, 50),
+    "attack-fill": (9 * 3, 8, 50),
     "attack-dose": (8 * 2, 16, 50),
 }
 """Shipped experiment -> runs, nodes, rounds."""
@@ -315,7 +316,7 @@ def test_shipped_experiments_expand_to_the_runs_that_they_promise(name: str) -> 
     starts = dict.fromkeys(spec.starts, Path("/start"))
     for arm in spec.arms:
         assert len(plan_of(spec, arm, starts).nodes) == spec.num_nodes
-    if name not in ("smoke", "options", "attack", "attack-dose"):
+    if name not in ("smoke", "options", "attack", "attack-fill", "attack-dose"):
         assert len(spec.seeds) >= 5
 
 
