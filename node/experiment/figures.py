@@ -8,7 +8,7 @@ that only seeds count as repetitions.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import NormalDist, fmean, stdev
 from typing import TypeAlias, TypeVar
@@ -49,6 +49,8 @@ class Declared:
     """The order in which arms are shown; others follow by name."""
     num_runs: int | None = None
     """All runs, tuning included."""
+    against: Mapping[str, str] = field(default_factory=dict)
+    """Arm with a defence -> the same without it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,7 @@ def declared(spec: Spec) -> Declared:
         k=spec.k,
         arms=tuple(spec.arms),
         num_runs=len(spec.runs()),
+        against=spec.against,
     )
 
 

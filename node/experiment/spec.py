@@ -168,6 +168,8 @@ class Spec(_Section):
     """Each arm is measured at the best of them, chosen in its tuning runs."""
     controls: tuple[str, ...] = ()
     """Arms without sharing: the best of them is what all others are compared with."""
+    against: dict[str, str] = {}
+    """Arm with a defence -> the same without it: what that changes has a table of its own."""
     settings: dict[str, Any] = {}
     """Differences from the defaults of a node's settings, for all nodes."""
     arms: dict[str, ArmSpec] = Field(min_length=1)
@@ -204,6 +206,8 @@ class Spec(_Section):
                 yield f"role {role.name}: start is empty"
             if role.joins_at >= self.rounds:
                 yield f"role {role.name}: joins_at = {role.joins_at}, of {self.rounds} rounds"
+        if unknown := {*self.against, *self.against.values()} - set(self.arms):
+            yield f"against: {sorted(unknown)} are no arms"
         num_nodes = sum(role.count for role in self.all_roles)
         for name, chosen in self.arms.items():
             if chosen.attack and chosen.attack.nodes >= num_nodes:

@@ -94,6 +94,8 @@ def _section(runs: Mapping[str, Runs], role: str, declared: Declared) -> list[st
     ]
     if is_attacked(runs):
         blocks += ["Under attack:", table_of_attack(runs, role, declared)]
+    if declared.against:
+        blocks += ["What a defence changes:", table_of_defences(runs, role, declared)]
     return blocks
 
 
@@ -173,6 +175,24 @@ def table_of_attack(runs: Mapping[str, Runs], role: str, declared: Declared) -> 
         Column("final held-out pass@1", measures.final_pass_1, three_digits),
     ]
     return aligned(*_cells(columns, runs, role, declared))
+
+
+def table_of_defences(runs: Mapping[str, Runs], role: str, declared: Declared) -> str:
+    """Each arm with a defence against the same without it."""
+    columns = {
+        "attack success": measures.attack_success,
+        "growth of length": measures.length_growth,
+        "final held-out pass@1": measures.final_pass_1,
+    }
+    found = {header: figures_of(runs, role, measure) for header, measure in columns.items()}
+    rows = []
+    for arm, other in declared.against.items():
+        compared = [
+            difference(figures.get(arm, {}), figures.get(other, {})) for figures in found.values()
+        ]
+        cells = [write_difference(one) if one else NONE for one in compared]
+        rows.append([plain(arm), plain(other), *cells])
+    return aligned(["arm", "above", *columns], rows, left=(0, 1))
 
 
 def table_of_rates(tried: Mapping[str, Sequence[TriedRate]], declared: Declared) -> str:

@@ -90,6 +90,7 @@ def test_a_file_is_an_experiment_of_its_name(tmp_path: Path) -> None:
         (START + ARMS + "'a b' = {}", "arm 'a b': a name has"),
         (START + ARMS + "x.attack = { kind = 'inject', nodes = 2 }", "2 of 2 nodes attack"),
         (START + ARMS + "x.attack = { kind = 'ijnect', nodes = 1 }", "did you mean 'inject'?"),
+        (START + "against = { x = 'y' }\n" + ARMS + "x = {}", "against: ['y'] are no arms"),
         ("[arms", "not valid TOML"),
     ],
 )  # fmt: skip

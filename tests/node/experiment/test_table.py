@@ -194,6 +194,22 @@ def test_what_attackers_achieved_has_its_table() -> None:
     assert "Under attack" not in as_table(CONTROLS, DECLARED)
 
 
+def test_what_a_defence_changes_is_paired_by_seed_and_has_its_table() -> None:
+    results = []
+    for seed, (bad, good) in enumerate([(0.9, 0.1), (0.7, 0.1), (0.8, 0.0)]):
+        for arm, share in (("open", bad), ("closed", good)):
+            role = made_role(poison_share=(0.0, share), answer_bytes=(10.0, 10.0))
+            results.append(made_run(arm, seed, role))
+    declared = Declared("x", ("open",), against={"closed": "open", "missing": "open"})
+    table = section(as_table(results, declared), "2 nodes").split("changes:\n\n")[1]
+    header, _, closed, missing = table.splitlines()
+    assert "| above | " in header
+    assert closed.startswith("| closed  | open  | -0.733 [-0.8")
+    assert "+0.000 [+0.000, +0.000]" in closed
+    assert missing.count(" - |") == 3
+    assert "What a defence changes" not in as_table(results, DECLARED)
+
+
 def test_while_runs_are_missing_the_table_says_that_nothing_is_final() -> None:
     declared = Declared("x", ("own",), num_runs=7)
     assert "**6 of 7 runs so far: nothing here is final.**" in as_table(CONTROLS, declared)
