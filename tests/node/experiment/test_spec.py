@@ -281,7 +281,7 @@ def test_the_examples_of_the_guide_load(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
     example, roles = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
     spec = load(tmp_path, example)
-    assert (spec.num_nodes, len(spec.arms)) == (8, 6)
+    assert (spec.num_nodes, len(spec.arms)) == (8, 7)
     spec = load(tmp_path, re.sub(r"nodes = 8 .*", "", example, count=1) + roles)
     assert [role.name for role in spec.roles] == ["small", "late"]
 
