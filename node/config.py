@@ -258,10 +258,17 @@ class SwarmConfig(_Section):
 
 
 class QuotaConfig(_Section):
-    """What this node gives to all peers together; section `swarm` bounds each, and the disk."""
+    """What all peers together may have of this node, and of its disk; section `swarm` has what each
+    may, and the disk for rollouts and announcements."""
 
     served_mib_per_s: float = Field(default=4.0, ge=0)
     """Sent in reply to the requests of all peers; 16 s' worth at once. 0 sets no bound."""
+    relayed_mib_per_s: float = Field(default=4.0, ge=0)
+    """Carried between others, where this node is a relay; faster circuits wait. 0 sets no bound."""
+    seen_hashes: int = Field(default=200_000, ge=1000)
+    """Of rollouts, kept on disk while these live, so that none is judged twice: 53 MiB."""
+    proofs_mib: int = Field(default=16, ge=2)
+    """What liars signed, kept on disk; the oldest give way."""
 
 
 class ApiConfig(_Section):

@@ -339,6 +339,10 @@ class Control:
                 announced_to_pool_s=stats.announced_to_pool_s,
                 fetched_bytes=stats.fetched_bytes,
                 announcements=kept.num,
+                evicted={
+                    "rollouts": pool.num_evicted,
+                    "announcements": self._store.announcements.num_evicted,
+                },
             )
             measured.peers = tuple(map(_peer_status, ledger.peers()))
             measured.refused = ledger.refused_totals()
@@ -418,6 +422,7 @@ def _relay_status(relay: Relay) -> RelayStatus:
         circuits=relay.num_circuits,
         num_bytes=relay.num_bytes,
         refused=relay.num_refused,
+        slowed=relay.num_slowed,
     )
 
 

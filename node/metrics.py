@@ -440,6 +440,17 @@ METRICS: tuple[Row, ...] = (
         "Bytes of rollouts fetched, admitted or refused.",
         _one(lambda snapshot: snapshot.pool.fetched_bytes),
     ),
+    Row(
+        "sapo_evicted_total",
+        "counter",
+        "What gave way to newer ones on disk before it expired: rollouts, announcements.",
+        _by_label(
+            lambda snapshot: {
+                what: snapshot.pool.evicted.get(what, 0) for what in ("rollouts", "announcements")
+            }
+        ),
+        ("what",),
+    ),
     # Traffic and the machine.
     Row(
         "sapo_sent_bytes_total",
@@ -580,6 +591,12 @@ METRICS: tuple[Row, ...] = (
         "counter",
         "Reservations and circuits beyond a limit; only of a relay.",
         _of_relay(lambda relay: relay.refused),
+    ),
+    Row(
+        "sapo_relay_slowed_total",
+        "counter",
+        "Pieces of circuits that waited for the rate of all circuits; only of a relay.",
+        _of_relay(lambda relay: relay.slowed),
     ),
     Row(
         "sapo_control_cpu_seconds_total",

@@ -1,5 +1,7 @@
 """What the settings say about the network, as swarm/ takes it."""
 
+import math
+
 from node.config import ConfigError, NodeConfig
 from swarm.limits import PeerLimits, make_rates
 from swarm.network_options import NetworkOptions
@@ -39,4 +41,5 @@ def network_options(config: NodeConfig) -> NetworkOptions:
         dht=swarm.dht,
         mdns=swarm.mdns,
         relay="serve" if config.mode == "relay" else swarm.relay,
+        relayed_bytes_per_s=2**20 * config.quota.relayed_mib_per_s or math.inf,
     )

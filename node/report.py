@@ -228,6 +228,8 @@ def _figures(snapshot: Snapshot) -> Table:
         f"{pool.offers:,} offers",
     )
     add("kept", f"{pool.announcements:,} announcements, for peers that were away")
+    if any(pool.evicted.values()):
+        add("gave way", _reasons(pool.evicted))
     add("refused", _reasons(snapshot.refused) or "nothing")
     add("traffic", f"{size(snapshot.bytes_sent)} out, {size(snapshot.bytes_received)} in")
     if snapshot.announcements_dropped:
@@ -248,7 +250,7 @@ def _figures(snapshot: Snapshot) -> Table:
         add(
             "relay",
             f"{relay.reserved:,} peers reached through it, {relay.circuits:,} circuits, "
-            f"{size(relay.num_bytes)} carried; {relay.refused:,} refused",
+            f"{size(relay.num_bytes)} carried; {relay.refused:,} refused, {relay.slowed:,} slowed",
         )
     parts = (f"{printable(part)} {mib:,.0f} MiB" for part, mib in snapshot.memory_mib.items())
     add("memory", ", ".join(parts) or "unknown")

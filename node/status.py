@@ -243,6 +243,8 @@ class PoolStatus(msgspec.Struct, frozen=True):
     """Of admitted and refused rollouts, since the start of the process."""
     announcements: int = 0
     """Kept on disk for peers that were away."""
+    evicted: dict[str, int] = {}
+    """What gave way to newer ones before it expired, since the disk's bounds were reached."""
 
 
 class CatchUpStatus(msgspec.Struct, frozen=True):
@@ -275,6 +277,8 @@ class RelayStatus(msgspec.Struct, frozen=True):
     """Carried since the start."""
     refused: int = 0
     """Reservations and circuits beyond a limit."""
+    slowed: int = 0
+    """Pieces of circuits, of 16 KiB at most, that waited since all together had their rate."""
 
 
 class LearnerStatus(msgspec.Struct, frozen=True):

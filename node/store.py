@@ -45,10 +45,14 @@ async def open_store(
     offload = OneAtATime()
     database = await offload(open_database, home / "pool.sqlite")
     try:
-        ledger = await offload(Ledger, database)
+        ledger = await offload(Ledger, database, max_proof_bytes=config.quota.proofs_mib * 2**20)
         yield Store(
             pool=await offload(
-                Pool, database, rules.lifetime_s, max_bytes=config.swarm.pool_mib * 2**20
+                Pool,
+                database,
+                rules.lifetime_s,
+                max_bytes=config.swarm.pool_mib * 2**20,
+                max_seen=config.quota.seen_hashes,
             ),
             announcements=await offload(
                 Announcements,

@@ -7,6 +7,7 @@ else touches the disk and belongs off the trio thread (swarm/database.py).
 Not kept: what admission refused. Not checked here: anything; the caller has verified the records.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,12 +16,16 @@ from dataclasses import dataclass
 from swarm.catalogue import announcement_id
 from swarm.database import Database
 from swarm.protocol import CLOCK_TOLERANCE_S
+from swarm.seldom import Seldom
+
+logger = logging.getLogger(__name__)
 
 MAX_ROWS = 20_480
 MAX_BYTES = 16 * 2**20
 """Of the records; the file is somewhat larger."""
 MAX_PER_AUTHOR = 256
 MAX_AUTHOR_BYTES = 256 * 2**10
+_EVICTED = "%d announcements gave way to newer ones before they expired (swarm.announcements_mib)"
 BATCH = 128
 """So many that wait are worth a write."""
 
@@ -92,6 +97,10 @@ class Announcements:
         self._clock = clock
         self.num_kept = 0
         """Taken since the start."""
+        self.num_evicted = 0
+        """Since the start: of others, that gave way before they expired, but for those beyond the
+        bounds of one author."""
+        self._evicted = Seldom(logger, _EVICTED)
         self._lock = threading.Lock()  # guards what waits
         self._waiting: list[KeptAnnouncement] = []
         with database.transaction():
@@ -193,13 +202,15 @@ class Announcements:
             )
         for author in {one.author for one in waiting}:
             self._bound("author = ?", author, self._max_per_author, self._max_author_bytes)
-        self._bound("author <> ?", self._own_id, self._max_rows, self._max_bytes)
+        num = self._bound("author <> ?", self._own_id, self._max_rows, self._max_bytes)
+        self.num_evicted += num
+        self._evicted.note(num)
 
-    def _bound(self, where: str, author: str, max_rows: int, max_bytes: int) -> None:
-        """Deletes the oldest until the rest is within both."""
+    def _bound(self, where: str, author: str, max_rows: int, max_bytes: int) -> int:
+        """Deletes the oldest until the rest is within both; returns how many."""
         num_rows, num_bytes = self._count(f"WHERE {where}", (author,))
         if num_rows <= max_rows and num_bytes <= max_bytes:
-            return
+            return 0
         rows = self._database.execute(
             f"SELECT position, num_bytes FROM announcements WHERE {where} ORDER BY position",
             (author,),
@@ -212,6 +223,7 @@ class Announcements:
         rows.close()
         for one in leaving:
             self._database.execute("DELETE FROM announcements WHERE position = ?", one)
+        return len(leaving)
 
     def _count(self, where: str, args: tuple[str, ...]) -> tuple[int, int]:
         num, num_bytes = self._database.execute(

@@ -77,11 +77,13 @@ class Ledger:
         self,
         database: Database,
         max_peers: int = MAX_PEERS,
+        max_proof_bytes: int = MAX_PROOF_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Makes its tables where they are missing, and reads all counts."""
         self._database = database
         self._max_peers = max_peers
+        self._max_proof_bytes = max_proof_bytes
         self._clock = clock
         self._lock = threading.Lock()  # guards all below
         self._dirty: set[str] = set()
@@ -237,7 +239,7 @@ class Ledger:
         kept_bytes = 0
         for kept, (number, num_bytes) in enumerate(rows.fetchall()):
             kept_bytes += num_bytes
-            if kept >= MAX_PROOFS or kept_bytes > MAX_PROOF_BYTES:
+            if kept >= MAX_PROOFS or kept_bytes > self._max_proof_bytes:
                 self._database.execute("DELETE FROM proofs WHERE id <= ?", (number,))
                 return
 

@@ -38,10 +38,11 @@ from swarm.libp2p_host import (
     reachable_addresses,
 )
 from swarm.limits import Kind, PeerLimits
-from swarm.network_options import NetworkOptions, RelayUse
+from swarm.network_options import NetworkOptions
 from swarm.own_addresses import OwnAddresses
 from swarm.peer_book import PeerBook
 from swarm.reach import Reach
+from swarm.relay import RelayLimits
 from swarm.requests import MAX_PEERS_TOLD, Requests
 from swarm.shards import ShardChoice, shard_of_record, shard_topics
 from swarm.twin import TwinWatch
@@ -119,7 +120,7 @@ async def open_libp2p(
         answer_catalogue,
         peer_limits,
     )
-    gossip.add_reach(own, options.relay)
+    gossip.add_reach(own, options)
     if options.mdns:
         gossip.lan = Lan(swarm_id, gossip.addresses, book.hear)
     if options.dht:
@@ -288,9 +289,10 @@ class Libp2pGossip:
         from; what a NAT makes of it is not known here."""
         return [str(address) for address in self._host.get_addrs()]
 
-    def add_reach(self, own: OwnAddresses, use: RelayUse) -> None:
+    def add_reach(self, own: OwnAddresses, options: NetworkOptions) -> None:
         """Lets it be reached, and reach others, through relays; before it runs."""
-        self.reach = Reach(self._host, own, self._book, self._dialer, use)
+        limits = RelayLimits(bytes_per_s=options.relayed_bytes_per_s)
+        self.reach = Reach(self._host, own, self._book, self._dialer, options.relay, limits)
 
     def add_kademlia(self, kademlia: Kademlia) -> None:
         """Lets it look peers up; before it runs."""

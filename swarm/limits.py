@@ -45,10 +45,10 @@ class Kind(StrEnum):
     """Replies to the requests of all peers together."""
 
 
-_BUSY = (
-    "%d requests were answered with 'busy': all peers together may have no more of this node "
-    "(quota.served_mib_per_s)"
-)
+def _message(kind: Kind) -> str:
+    if kind is Kind.ALL_BYTES:
+        return "%d requests were answered with 'busy': all peers together have had enough for now"
+    return f"%d times a peer was over its limit: {kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ class PeerLimits:
     """How often a limit was met, by kind."""
     quota: Quota | None = None
     """Of what all peers together are sent; None is no limit."""
-    _busy: Seldom = field(default_factory=lambda: Seldom(logger, _BUSY))
+    _said: Mapping[Kind, Seldom] = field(
+        default_factory=lambda: {kind: Seldom(logger, _message(kind)) for kind in Kind}
+    )
     _paid_off: Debts[tuple[str, Kind]] = field(default_factory=lambda: Debts(MAX_KEYS))
     """The debt is so many seconds times the rate."""
 
@@ -101,7 +103,7 @@ class PeerLimits:
             return True
         debt = self._paid_off.left_s((node_id, kind), self.clock()) * rate.per_s
         if debt + 1 > max(1.0, rate.burst) + _ROUNDING:
-            self.num_limited[kind] += 1
+            self.count(kind)
             return False
         if kind is not Kind.BYTES:
             self.spend(node_id, kind, 1)
@@ -117,9 +119,13 @@ class PeerLimits:
         and logged."""
         if self.quota is None or self.quota.has_left(node_id):
             return False
-        self.num_limited[Kind.ALL_BYTES] += 1
-        self._busy.note()
+        self.count(Kind.ALL_BYTES)
         return True
+
+    def count(self, kind: Kind) -> None:
+        """Notes that a limit was met; logged once a minute at most."""
+        self.num_limited[kind] += 1
+        self._said[kind].note()
 
     def spend_reply(self, node_id: str, num_bytes: int) -> None:
         """Notes what the peer was sent."""

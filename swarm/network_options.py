@@ -5,6 +5,7 @@ from typing import Literal
 
 from swarm.connection_limits import IsExempt, is_loopback
 
+RELAYED_BYTES_PER_S = 4.0 * 2**20
 RelayUse = Literal["auto", "use", "serve", "off"]
 
 
@@ -23,3 +24,5 @@ class NetworkOptions:
     dht: bool = True
     mdns: bool = False
     relay: RelayUse = "auto"
+    relayed_bytes_per_s: float = RELAYED_BYTES_PER_S
+    """Of a relay: of all circuits together; math.inf is no bound."""

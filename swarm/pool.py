@@ -19,6 +19,7 @@ from swarm.database import Database
 from swarm.protocol import CLOCK_TOLERANCE_S
 from swarm.refusal import Refusal
 from swarm.rollout import Rollout
+from swarm.seldom import Seldom
 from swarm.wanted import Weigh, alike, draw_order
 from swarm.wire import WireError, open_rollout, rollout_hash
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ROWS = 100_000
 MAX_SEEN = 200_000
+_EVICTED = "%d rollouts gave way to newer ones before they expired (swarm.pool_mib)"
 """Hashes remembered of what was admitted or refused; beyond, those that end first are forgotten."""
 
 _TABLES = (
@@ -110,6 +112,9 @@ class Pool:
         self._max_rows = max_rows
         self._max_seen = max_seen
         self._clock = clock
+        self.num_evicted = 0
+        """Since the start: that had to give way before they expired."""
+        self._evicted = Seldom(logger, _EVICTED)
         with database.transaction():
             for statement in _TABLES:
                 database.execute(statement)
@@ -342,6 +347,8 @@ class Pool:
         rows.close()
         for one in leaving:
             self._database.execute("DELETE FROM rollouts WHERE rowid = ?", one)
+        self.num_evicted += len(leaving)
+        self._evicted.note(len(leaving))
 
     def _bound_seen(self) -> None:
         if self._num_seen > self._max_seen:

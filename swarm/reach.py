@@ -18,7 +18,7 @@ from swarm.hole_punch import HolePuncher
 from swarm.network_options import RelayUse
 from swarm.own_addresses import OwnAddresses
 from swarm.peer_book import PeerBook
-from swarm.relay import Relay
+from swarm.relay import Relay, RelayLimits
 from swarm.relay_client import RelayClient
 
 
@@ -26,11 +26,17 @@ class Reach:
     """The parts for it of one node."""
 
     def __init__(
-        self, host: IHost, own: OwnAddresses, book: PeerBook, dialer: Dialer, use: RelayUse
+        self,
+        host: IHost,
+        own: OwnAddresses,
+        book: PeerBook,
+        dialer: Dialer,
+        use: RelayUse,
+        relay_limits: RelayLimits,
     ) -> None:
         self._use = use
         self._dialer = dialer
-        self.relay = Relay(host, dialer.members) if use == "serve" else None
+        self.relay = Relay(host, dialer.members, relay_limits) if use == "serve" else None
         self.client: RelayClient | None = None
         self.puncher: HolePuncher | None = None
         if use != "off":

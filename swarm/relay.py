@@ -3,7 +3,8 @@
 A peer of this swarm that is connected may reserve; whoever is connected may then ask for a circuit
 to it. The relay carries bytes that it cannot read: both ends secure the circuit with their keys.
 Bounded: reservations, circuits of each peer and in total, bytes and seconds of each circuit, and
-bytes a second of all. What is beyond is refused or waits, and is counted.
+bytes a second of all (`quota.relayed_mib_per_s`), of which each direction of each circuit gets the
+same, a piece at a time. What is beyond is refused or waits, and is counted.
 
 Not covered: circuits over other relays; vouchers, which nobody checks.
 """
@@ -24,6 +25,8 @@ from libp2p.relay.circuit_v2.protocol_buffer import StatusCode, to_proto_status
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from swarm.circuit import HOP, STOP, CircuitFailed, end, is_circuit, is_relayed, receive, send
+from swarm.network_options import RELAYED_BYTES_PER_S
+from swarm.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +44,13 @@ class RelayLimits:
     circuit_s: float = 3600.0
     circuit_bytes: int = 256 * 2**20
     """Both directions together; then it ends, and the peers may ask for another one."""
-    bytes_per_s: float = 4 * 2**20
-    """Of all circuits together; faster ones wait."""
+    bytes_per_s: float = RELAYED_BYTES_PER_S
+    """Of all circuits together; faster ones wait. math.inf is no bound."""
 
 
 DEFAULTS = RelayLimits()
 CHUNK_BYTES = 16_384
+_SLOWED = "%d pieces of circuits waited: all together have their rate (quota.relayed_mib_per_s)"
 CALL_S = 5.0
 """For a peer to take a circuit, or to read an answer."""
 
@@ -71,6 +75,9 @@ class Relay:
         self.num_refused = 0
         """Reservations and circuits."""
         self.num_bytes = 0
+        self.num_slowed = 0
+        """Pieces that had to wait for the rate of all circuits."""
+        self._slowed = Seldom(log, _SLOWED)
         self._host = host
         self._members = members
         self._limits = limits
@@ -203,6 +210,9 @@ class Relay:
     async def _wait_for_turn(self, num_bytes: int) -> None:
         now = trio.current_time()
         self._free_at = max(self._free_at, now - 1.0) + num_bytes / self._limits.bytes_per_s
+        if self._free_at > now:
+            self.num_slowed += 1
+            self._slowed.note()
         await trio.sleep(max(0.0, self._free_at - now))
 
     async def _refuse(self, stream: INetStream, status: StatusCode) -> None:

@@ -188,7 +188,7 @@ class Requests:
         async def take_a_few(stream: INetStream) -> None:
             node_id = str(stream.muxed_conn.peer_id)
             if open_streams[node_id] >= MAX_SERVED_TO_ONE:
-                self._limits.num_limited[kind] += 1
+                self._limits.count(kind)
                 await stream.reset()
                 return
             open_streams[node_id] += 1

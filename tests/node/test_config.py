@@ -1,6 +1,8 @@
+import math
 from pathlib import Path
 
 import pytest
+from trio.testing import trio_test
 
 from node.config import (
     ConfigError,
@@ -12,8 +14,12 @@ from node.config import (
     load_config,
 )
 from node.network_settings import network_options, peer_limits
+from node.store import open_store
 from swarm.limits import Kind, make_rates
+from swarm.manifest import load_manifest
+from swarm.network_options import NetworkOptions
 from swarm.quota import FADE_S
+from swarm.relay import RelayLimits
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "nodes").glob("*.toml"))
 
@@ -51,6 +57,31 @@ def test_what_all_peers_may_have_is_as_the_settings_say() -> None:
     quota = peer_limits(NodeConfig(quota=QuotaConfig(served_mib_per_s=0.5))).quota
     assert quota is not None and quota._most == FADE_S * 2**19
     assert peer_limits(NodeConfig(quota=QuotaConfig(served_mib_per_s=0))).quota is None
+
+
+@trio_test
+async def test_what_grows_on_disk_with_what_peers_do_is_bounded_by_settings(
+    tmp_path: Path,
+) -> None:
+    config = NodeConfig(
+        swarm=SwarmConfig(pool_mib=5, announcements_mib=6),
+        quota=QuotaConfig(seen_hashes=7000, proofs_mib=8),
+    )
+    rules = load_manifest(find_manifest("easy")).rules
+    async with open_store(config, rules, tmp_path, "me") as store:
+        assert store.pool._max_bytes == 5 * 2**20 and store.pool._max_seen == 7000
+        assert store.announcements._max_bytes == 6 * 2**20
+        assert store.ledger._max_proof_bytes == 8 * 2**20
+
+
+def test_what_a_relay_carries_is_as_the_settings_say() -> None:
+    def carried(quota: QuotaConfig) -> float:
+        return network_options(NodeConfig(quota=quota)).relayed_bytes_per_s
+
+    usual = NetworkOptions().relayed_bytes_per_s
+    assert carried(QuotaConfig()) == usual == RelayLimits().bytes_per_s
+    assert carried(QuotaConfig(relayed_mib_per_s=0.5)) == 2**19
+    assert carried(QuotaConfig(relayed_mib_per_s=0)) == math.inf
 
 
 def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:

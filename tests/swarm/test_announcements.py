@@ -1,5 +1,6 @@
 """What is kept of announcements: in which order, for how long, within which bounds."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -122,15 +123,23 @@ def test_of_an_author_the_oldest_give_way(make: Any) -> None:
     assert announcements.newest(0, 9)[0] == ids(one(4), one(3), one(2), one(0, "b"))
     put(announcements, one(5, num_bytes=9850))
     assert announcements.newest(0, 9)[0] == ids(one(5, num_bytes=9850), one(4), one(0, "b"))
+    assert announcements.num_evicted == 0, "that says nothing about the disk"
 
 
-def test_over_all_the_oldest_of_others_give_way_and_own_ones_stay(make: Any) -> None:
+def test_over_all_the_oldest_of_others_give_way_and_own_ones_stay(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     announcements = make(max_rows=3, max_bytes=1000)
     put(announcements, one(0, OWN), *(one(number, f"author {number}") for number in range(1, 6)))
     newest = [one(number, f"author {number}") for number in (5, 4, 3)]
     assert announcements.newest(0, 9)[0] == ids(*newest, one(0, OWN))
     put(announcements, one(6, "c", num_bytes=801))
     assert announcements.newest(0, 9)[0] == ids(one(6, "c", num_bytes=801), newest[0], one(0, OWN))
+    assert announcements.num_evicted == 4, "counted, and said"
+    assert [text for text in caplog.messages if "swarm.announcements_mib" in text] == [
+        "2 announcements gave way to newer ones before they expired (swarm.announcements_mib)"
+    ]
 
 
 def test_own_ones_are_bounded_too(make: Any) -> None:

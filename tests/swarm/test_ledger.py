@@ -94,10 +94,10 @@ def test_keys_minted_to_lie_do_not_push_out_who_taught(database: Database, clock
 
 
 def test_proofs_are_bounded_and_lies_are_not(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_module, "MAX_PROOFS", 3)
-    monkeypatch.setattr(ledger_module, "MAX_PROOF_BYTES", 1000)
+    ledger = Ledger(database, max_proof_bytes=1000, clock=clock)
     for number in range(5):
         ledger.charge("a", Refusal.MISMATCH, [bytes([number])])
     assert [proof.records for proof in ledger.proofs()] == [(b"\x02",), (b"\x03",), (b"\x04",)]

@@ -232,8 +232,12 @@ def size_of(record: bytes) -> int:
 
 
 def test_at_the_bound_used_then_fresh_then_own_ones_give_way(
-    database: Database, clock: Any, make_maker: Callable[[int], Any]
+    database: Database,
+    clock: Any,
+    make_maker: Callable[[int], Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     me, peer = make_maker(1), make_maker(2)
     records = [peer.rollout(index, (str(index), "no")) for index in range(6)]
     own = me.rollout(9)
@@ -251,7 +255,7 @@ def test_at_the_bound_used_then_fresh_then_own_ones_give_way(
     for record in records[2:4]:
         clock.now += 1
         add(pool, clock, record)
-    assert kept() == {0, 1, 2, 3}
+    assert kept() == {0, 1, 2, 3} and pool.num_evicted == 0
     clock.now += 1
     add(pool, clock, records[4])
     assert kept() == {1, 2, 3, 4}, "the older of the used ones goes first"
@@ -264,6 +268,10 @@ def test_at_the_bound_used_then_fresh_then_own_ones_give_way(
     assert pool.find([rollout_hash(own)]), "own ones last"
     assert pool.has_seen([rollout_hash(records[0])]), "and what went is not fetched again"
     assert pool.counts().num_bytes <= 4 * size_of(records[0]) + len(own)
+    assert pool.num_evicted == 3, "counted, and said once a minute"
+    assert caplog.messages == [
+        "1 rollouts gave way to newer ones before they expired (swarm.pool_mib)"
+    ]
 
 
 def test_own_rollouts_leave_room_for_others(

@@ -11,7 +11,7 @@ from trio.testing import MockClock, trio_test
 from swarm.catch_up import CatchUp, CatchUpLimits
 from swarm.gossip import Connection, PeerBusy, Received
 from swarm.intake import IntakeLimits
-from swarm.limits import PeerLimits
+from swarm.limits import Kind, PeerLimits, Rate
 from swarm.quota import FADE_S, MAX_PEERS, Quota
 from swarm.refusal import Refusal
 from swarm.seldom import EVERY_S, Seldom
@@ -105,7 +105,7 @@ def test_a_quota_that_is_reached_is_counted_and_logged_once_a_minute(
 ) -> None:
     clock = Seconds()
     limits = PeerLimits({}, clock, quota=Quota(RATE, clock))
-    limits._busy._clock = clock
+    limits._said[Kind.ALL_BYTES]._clock = clock
     assert not limits.is_busy("a") and not PeerLimits({}).is_busy("a"), "no quota, no limit"
     limits.spend_reply("a", 10**6)
     with caplog.at_level(logging.INFO):
@@ -116,7 +116,15 @@ def test_a_quota_that_is_reached_is_counted_and_logged_once_a_minute(
         clock.now += EVERY_S
         limits.quota.spend("a", 10**6) if limits.quota else None
         assert limits.is_busy("b")
-    assert "5 requests" in caplog.messages[1] and "quota.served_mib_per_s" in caplog.messages[1]
+    assert "5 requests" in caplog.messages[1] and "busy" in caplog.messages[1]
+
+
+def test_a_limit_of_one_peer_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    limits = PeerLimits({Kind.FETCHES: Rate(0.001, 1)}, Seconds())
+    with caplog.at_level(logging.INFO):
+        for _ in range(9):
+            limits.allows("a", Kind.FETCHES)
+    assert caplog.messages == ["1 times a peer was over its limit: fetches"]
 
 
 def test_what_did_not_happen_is_not_said(caplog: pytest.LogCaptureFixture) -> None:

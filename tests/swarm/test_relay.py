@@ -2,6 +2,8 @@
 tests/integration/test_nat.py."""
 
 import dataclasses
+import logging
+import math
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -270,6 +272,45 @@ async def test_a_circuit_ends_at_its_limit(open_node: Open, limit: dict[str, flo
                     await until(lambda: not relay_of(relay).num_circuits)
                     assert relay_of(relay).num_bytes < 3000 + 2 * relays.CHUNK_BYTES
                     await until(lambda: connection_with(caller, relay))
+
+
+class NoHost:
+    def set_stream_handler(self, protocol: Any, handler: Any) -> None: ...
+
+
+@trio_test
+async def test_circuits_share_the_rate_of_all_and_what_waits_is_counted(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One direction of a circuit, copied a piece at a time, that has much to send gets as much as
+    any other."""
+    caplog.set_level(logging.INFO)
+    limits = relays.RelayLimits(bytes_per_s=1000)
+    relay = Relay(NoHost(), lambda: [], limits)  # type: ignore[arg-type]
+    carried = [0] * 9
+
+    async def copy(number: int, after_s: float) -> None:
+        await trio.sleep(after_s)
+        while True:
+            await relay._wait_for_turn(100)
+            carried[number] += 100
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(copy, number, 0.0)
+        nursery.start_soon(copy, 8, 300.0)
+        await trio.sleep(300)
+        assert 300_000 <= sum(carried) <= 301_000 and max(carried[:8]) - min(carried[:8]) <= 200
+        before, carried[:] = relay.num_slowed, [0] * 9
+        await trio.sleep(300)
+        assert sum(carried) <= 300_100 and max(carried) - min(carried) <= 400, "who came later, too"
+        nursery.cancel_scope.cancel()
+    assert relay.num_slowed - before >= 2900
+    assert caplog.messages and "quota.relayed_mib_per_s" in caplog.messages[0]
+    relay = Relay(NoHost(), lambda: [], relays.RelayLimits(bytes_per_s=math.inf))  # type: ignore[arg-type]
+    for _ in range(1000):
+        await relay._wait_for_turn(10**9)
+    assert relay.num_slowed == 0
 
 
 @pytest.mark.parametrize("limit", [{"circuits": 0}, {"circuits_per_peer": 0}])
