@@ -1,36 +1,29 @@
-"""The commands of swarm files: `sapo join` and `sapo manifest`. Exit status: as of node/cli.py."""
+"""The commands of swarm files: `sapo join` and `sapo manifest`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from node.cli_options import AsJson, Home, Yes, ask, console, say, write_json
 from node.config import find_home, find_manifest
 from node.escape import printable
+from node.exit_status import Exit
 from node.join import join_swarm, read_swarm_file
 from node.manifest_tools import files_beside, new_manifest, sign_manifest
 from node.manifest_view import manifest_facts, print_manifest
-from node.status_json import to_json
 from node.task_check import Outcome
 from node.task_view import print_findings
 from swarm.manifest import load_manifest
 
-EXIT_DECLINED = 2
-EXIT_FILE_FAILS = 3
-
 manifest_app = typer.Typer(no_args_is_help=True, help="Swarm files, for those who run a swarm.")
-_console = Console()
-
 SwarmFile = Annotated[Path, typer.Argument(help="A swarm file.")]
 
 
 def join(
     source: Annotated[str, typer.Argument(metavar="FILE|URL", help="The swarm's file, or https.")],
-    home: Annotated[Path | None, typer.Option(help="The node's directory.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+    yes: Yes = False,
 ) -> None:
     """Join a swarm: shows what one joins and what becomes public, asks once, keeps its file.
 
@@ -38,11 +31,10 @@ def join(
     """
     place = find_home(home)
     given = read_swarm_file(source)
-    print_manifest(given.manifest, _console)
-    if not yes and not typer.confirm("Join?"):
-        raise typer.Exit(EXIT_DECLINED)
+    print_manifest(given.manifest, console)
+    ask("Join?", yes)
     join_swarm(given, place)
-    _say("joined; now: sapo run" + (f" --home {home}" if home else ""))
+    say("joined; now: sapo run" + (f" --home {home}" if home else ""))
 
 
 @manifest_app.command("new")
@@ -59,18 +51,18 @@ def new(
 ) -> None:
     """Write a swarm file to start from: complete, with comments."""
     made = new_manifest(file, name, source, owner)
-    _say(f"wrote {file}: the swarm {made.swarm_id}")
+    say(f"wrote {file}: the swarm {made.swarm_id}")
     if load_manifest(find_manifest(source), verify=False).swarm_id == made.swarm_id:
-        _say(
+        say(
             f"that is the swarm of {source}, until you change its tasks or limits, or name an owner"
         )
     if beside := files_beside(made):
         directory = find_manifest(source).parent
-        _say(f"its tasks need these files beside it, from {directory}: {', '.join(beside)}")
+        say(f"its tasks need these files beside it, from {directory}: {', '.join(beside)}")
     if owner is not None:
-        _say(f"{owner} is the owner's key: who has it speaks for the swarm; keep a copy")
+        say(f"{owner} is the owner's key: who has it speaks for the swarm; keep a copy")
     then = f"sign {file} --key {owner}" if owner is not None else f"check {file}"
-    _say(f"next: fill in [about] and, once a node runs, [bootstrap]; then sapo manifest {then}")
+    say(f"next: fill in [about] and, once a node runs, [bootstrap]; then sapo manifest {then}")
 
 
 @manifest_app.command("check")
@@ -79,12 +71,12 @@ def check(file: SwarmFile) -> None:
     from node.manifest_check import check_manifest
 
     findings = check_manifest(file)
-    print_findings(findings, _console)
+    print_findings(findings, console)
     failed = [finding.check for finding in findings if finding.outcome is Outcome.FAILS]
     if failed:
-        _console.print(Text(f"fails: {', '.join(dict.fromkeys(failed))}", style="bold red"))
-        raise typer.Exit(EXIT_FILE_FAILS)
-    _say(f"nothing fails; whether its tasks hold: sapo tasks check {file}")
+        say(f"fails: {', '.join(dict.fromkeys(failed))}", "bold red")
+        raise typer.Exit(Exit.NOT_SHOWN)
+    say(f"nothing fails; whether its tasks hold: sapo tasks check {file}")
 
 
 @manifest_app.command("sign")
@@ -95,21 +87,17 @@ def sign(
     """Sign name and bootstrap addresses, one version higher. The rest of the file stays."""
     signed = sign_manifest(file, key)
     version = signed.signature.version if signed.signature else 0
-    _say(f"signed version {version} of {printable(signed.about.name)}, the swarm {signed.swarm_id}")
+    say(f"signed version {version} of {printable(signed.about.name)}, the swarm {signed.swarm_id}")
 
 
 @manifest_app.command("show")
 def show(
     name: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A swarm file or its name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What one would join."""
     manifest = load_manifest(find_manifest(name))
     if as_json:
-        sys.stdout.write(to_json(manifest_facts(manifest)).decode() + "\n")
+        write_json(manifest_facts(manifest))
     else:
-        print_manifest(manifest, _console)
-
-
-def _say(text: str) -> None:
-    _console.print(Text(text), soft_wrap=True)
+        print_manifest(manifest, console)

@@ -10,13 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from node.config import ENVIRONMENT_PREFIX
+from node.exit_status import FINAL
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0)
 """Pauses before a dead process is started again; one more death gives it up."""
-
-FINAL_STATUSES = {2, 4}
-"""Exit statuses of `sapo run` that another start would not change: wrong settings, a part that
-does not work here."""
 
 STOP_S = 20.0
 """From SIGTERM to SIGKILL: enough for a round and a checkpoint of the embedded policy."""
@@ -99,7 +96,7 @@ class NodeProcess:
         how = f"ended with status {status}"
         if status < 0:
             how = f"was ended by signal {-status} ({signal.strsignal(-status)})"
-        if status in FINAL_STATUSES or self.deaths >= len(BACKOFF_S):
+        if status in FINAL or self.deaths >= len(BACKOFF_S):
             self.failure = f"{how}, see {self._log}: {last_line(self._log)}"
             return f"{how} and is given up"
         pause_s = BACKOFF_S[self.deaths]

@@ -3,8 +3,8 @@
     python -P -m node.learner IN OUT      # file descriptors of the pipe: see node/supervisor.py
 
 It ignores SIGTERM and Ctrl-C, which reach whole process groups: the control process tells it to
-stop. When the control process is gone, it ends at once (status 70). Exit status else as in
-node/cli.py.
+stop. When the control process is gone, it ends at once (status 70). Else its exit
+status is one of node/exit_status.py.
 """
 
 import fcntl
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from node.build import open_learner
 from node.config import ConfigError, NodeConfig
+from node.exit_status import Exit
 from node.generate import GenerationFailed
 from node.home import HomeError
 from node.log import log_to
@@ -29,7 +30,6 @@ from swarm.manifest import ManifestError, load_manifest
 
 logger = logging.getLogger(__name__)
 
-EXIT_USAGE, EXIT_BROKEN = 2, 4
 MAX_LOCK_WAIT_S = 60
 
 
@@ -46,12 +46,12 @@ def main() -> None:
     try:
         run(pipe, config)
     except (ConfigError, ManifestError, HomeError) as error:
-        pipe.tell(Failed(str(error), EXIT_USAGE))
-        sys.exit(EXIT_USAGE)
+        pipe.tell(Failed(str(error), Exit.USAGE))
+        sys.exit(Exit.USAGE)
     except (GenerationFailed, VerifierBroken) as error:
         logger.exception("the learner cannot go on")
-        pipe.tell(Failed(str(error), EXIT_BROKEN))
-        sys.exit(EXIT_BROKEN)
+        pipe.tell(Failed(str(error), Exit.BROKEN))
+        sys.exit(Exit.BROKEN)
 
 
 def run(pipe: LearnerPipe, config: NodeConfig) -> None:

@@ -77,7 +77,7 @@ def test_what_one_joins_and_what_becomes_public_is_shown(sapo: Sapo) -> None:
     assert signed in sapo("manifest", "show", "s.toml")[1]
 
 
-@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("n", 2), ("", 1)])
+@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("n", 8), ("", 8)])
 def test_joining_shows_asks_once_and_keeps_nothing_without_a_yes(
     sapo: Sapo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, status: int
 ) -> None:
@@ -168,8 +168,8 @@ def test_digests_written_into_a_signed_file_ask_for_a_new_signature(
     file.write_text(file.read_text().replace("max_new_tokens = 16", "max_new_tokens = 17"))
     spec = load_manifest(file, verify=False).rules.tasks[0]
     report = SimpleNamespace(spec=spec, digest="ab" * 32, holds=True, needs_digest=True)
-    monkeypatch.setattr("node.cli.check_tasks", lambda *_: [report])
-    monkeypatch.setattr("node.cli.print_report", lambda *_: None)
+    monkeypatch.setattr("node.cli_tasks.check_tasks", lambda *_: [report])
+    monkeypatch.setattr("node.cli_tasks.print_report", lambda *_: None)
     status, out, _ = sapo("tasks", "check", "s.toml", "--write")
     made = load_manifest(file, verify=False)
     assert status == 0 and f"its swarm is now {made.swarm_id}; sign it again" in out

@@ -29,6 +29,7 @@ from node.doctor import (
     print_finding,
     try_program,
 )
+from node.exit_status import Exit
 from rewards.runner import Runner, runner_command
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,7 @@ def test_all_that_is_looked_at_stands_in_the_json(tmp_path: Path) -> None:
     key, token = (one for one in found if one["name"] == "home")
     assert (key["level"], token["level"]) == ("bad", "ok")
     assert key["remedy"] == f"chmod 600 {tmp_path / 'identity.key'}"
-    assert done.exit_code == 1 and sorted(tmp_path.iterdir()) == before
+    assert done.exit_code == Exit.BAD_MACHINE and sorted(tmp_path.iterdir()) == before
 
 
 def test_a_warning_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
