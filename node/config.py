@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 Engine = Literal["auto", "vllm", "vllm-process", "transformers"]
 Mode = Literal["train", "generate", "observe", "relay"]
@@ -296,6 +296,15 @@ class EvaluateConfig(_Section):
     """Rounds between further evaluations; 0 makes none."""
 
 
+class _Origins(dict[str, str]):
+    """Settings are equal wherever they come from."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Origins)
+
+    __hash__ = None
+
+
 class NodeConfig(_Section):
     """Everything that an operator may choose."""
 
@@ -324,6 +333,14 @@ class NodeConfig(_Section):
     api: ApiConfig = ApiConfig()
     supervise: SuperviseConfig = SuperviseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    _origins: _Origins = PrivateAttr(default_factory=_Origins)
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Dotted key -> where its value comes from, for people. Those that are not named are
+        defaults. Not sent to the learner process."""
+        return dict(self._origins)
 
     @property
     def has_policy(self) -> bool:
@@ -377,9 +394,11 @@ def load_config(
         if flag is not None:
             _put(tree, origin, key, flag, f"--{key.split('.')[-1].replace('_', '-')}")
     try:
-        return NodeConfig.model_validate(tree)
+        config = NodeConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, origin)) from None
+    config._origins.update(origin)
+    return config
 
 
 def find_home(flag: Path | None) -> Path:

@@ -34,6 +34,25 @@ def test_defaults_need_no_file_flag_or_environment() -> None:
     assert load_config(environment={}) == NodeConfig()
 
 
+def test_each_setting_says_where_it_comes_from_and_is_equal_wherever_that_is(
+    tmp_path: Path,
+) -> None:
+    file = write(tmp_path, "rounds = 3\n[learn]\nlearning_rate = 1e-5\nepsilon = 0.1\n")
+    environment = {"SAPO_LEARN__EPSILON": "0.3", "PATH": "x"}
+    config = load_config(file, {"home": tmp_path, "seed": None}, environment)
+    assert config.origins == {
+        "rounds": str(file),
+        "learn.learning_rate": str(file),
+        "learn.epsilon": "environment variable SAPO_LEARN__EPSILON",
+        "home": "--home",
+    }
+    given = {"home": tmp_path, "rounds": 3, "learn": {"learning_rate": 1e-5, "epsilon": 0.3}}
+    assert config == NodeConfig.model_validate(given)
+    assert config != NodeConfig.model_validate(given | {"rounds": 4})
+    assert "origins" not in config.model_dump_json()
+    assert dict(config.model_copy(update={"rounds": 9}).origins) == dict(config.origins)
+
+
 def test_what_a_peer_may_do_is_as_the_settings_say() -> None:
     assert peer_limits(NodeConfig()).rates == make_rates()
     swarm = SwarmConfig(
