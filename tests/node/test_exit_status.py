@@ -11,7 +11,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "exit-codes.md").read_text()
 def test_the_document_has_a_row_and_a_section_for_each() -> None:
     named = [(one.value, one.name) for one in Exit]
     sections = re.findall(r"^## (\d+) (\w+)$", TEXT, re.M)
-    rows = re.findall(r"^\| (\d+) \| (\w+) \| (.*) \|?$", TEXT, re.M)
+    rows = re.findall(r"^\| (\d+) \| (\w+) \|(.*)\|$", TEXT, re.M)
     assert [(int(number), name) for number, name in sections] == named
     assert [(int(number), name) for number, name, _ in rows] == named
     final = {int(number) for number, _, again in rows if "ends alike" in again}
