@@ -430,8 +430,11 @@ def _peer_status(record: PeerRecord) -> PeerStatus:
     return PeerStatus(
         record.node_id,
         connected=False,
+        first_met=record.first_met,
         announcements=record.announcements,
         rollouts_offered=record.offered,
+        rollouts_fetched=record.fetched,
+        fetched_bytes=record.num_bytes,
         rollouts_admitted=record.admitted,
         rollouts_used=record.used,
         refused=record.refused,

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from node.curve import Curve, RoundPoint
 from node.status import HeldOutStatus, RoundReport
 from swarm.database import Database
 
@@ -28,14 +29,21 @@ class History:
                     f"CREATE TABLE IF NOT EXISTS {table} "
                     "(round INTEGER PRIMARY KEY, report BLOB NOT NULL)"
                 )
+        self._curve = Curve(database, self._rounds)
 
     def put_round(self, report: RoundReport) -> None:
-        """Keeps a round; one that is made again after a restart replaces its first try."""
-        self._put(self._rounds, report.round, _encode(report))
+        """Keeps a round. One that is made again after a restart replaces its first try, and what
+        followed on that is forgotten: the policy went back to before it."""
+        with self._database.transaction():
+            self._put(self._rounds, report.round, _encode(report))
+            self._database.execute(f"DELETE FROM {self._rounds} WHERE round > ?", (report.round,))
+            self._curve.put(report)
+            self._curve.forget_after(report.round)
 
     def put_heldout(self, found: HeldOutStatus) -> None:
         """Keeps an evaluation."""
-        self._put(self._heldout, found.round, _encode(found))
+        with self._database.transaction():
+            self._put(self._heldout, found.round, _encode(found))
 
     def rounds(self, since: int = 0, limit: int = 1000) -> list[RoundReport]:
         """Up to `limit` rounds after round `since`, oldest first."""
@@ -44,6 +52,10 @@ class History:
             (since, limit),
         )
         return [_decode_report(blob) for (blob,) in rows]
+
+    def points(self, since: int, most: int) -> list[RoundPoint]:
+        """The rounds after round `since` as at most `most` points (node/curve.py)."""
+        return self._curve.points(since, most)
 
     def last_rounds(self, limit: int) -> list[RoundReport]:
         """The newest `limit` rounds, oldest first."""
@@ -58,5 +70,4 @@ class History:
         return [_decode_heldout(blob) for (blob,) in rows]
 
     def _put(self, table: str, number: int, blob: bytes) -> None:
-        with self._database.transaction():
-            self._database.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (number, blob))
+        self._database.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (number, blob))

@@ -19,7 +19,7 @@ from node.groups import VerifiedRollout
 from node.policy import Policy
 from node.reward import NO_TERMS, RewardTerms
 from node.round_report import foreign_groups, report_round
-from node.status import ForeignFate, HeldOutStatus, RoundReport, Stage, Status
+from node.status import ForeignFate, HeldOutStatus, RoundReport, Stage, Status, TaskHeldOut
 from rewards.question import Expansion, Question
 
 logger = logging.getLogger(__name__)
@@ -282,4 +282,8 @@ def heldout_status(number: int, heldout: HeldOut) -> HeldOutStatus:
         k=k,
         greedy=heldout.greedy.mean,
         diversity=None if diversity is None else diversity.mean,
+        tasks={
+            task: TaskHeldOut(one.mean, one.standard_error, one.num_questions)
+            for task, one in heldout.per_task.items()
+        },
     )

@@ -1,9 +1,10 @@
 """The figures of a round from what went through it."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from node.groups import Lesson, Source, VerifiedRollout
-from node.status import ForeignFate, ForeignGroup, RoundReport
+from node.status import ForeignFate, ForeignGroup, RoundReport, TaskAnswers
 from node.update import Update
 from rewards.question import Judged
 
@@ -52,6 +53,7 @@ def report_round(
         foreign=foreign,
         num_shared=num_shared,
         finished_at=finished_at,
+        own_tasks=_by_task(own),
         shaped_reward=_mean([reward for rollout in own for reward in rollout.rewards])
         if any(rollout.terms for rollout in own)
         else None,
@@ -80,6 +82,13 @@ def foreign_groups(
             )
         )
     return tuple(groups)
+
+
+def _by_task(own: Sequence[VerifiedRollout]) -> dict[str, TaskAnswers]:
+    correct: defaultdict[str, list[bool]] = defaultdict(list)
+    for rollout in own:
+        correct[rollout.expansion.question.task] += rollout.correct
+    return {task: TaskAnswers(len(found), sum(found)) for task, found in sorted(correct.items())}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -76,6 +76,13 @@ class ForeignGroup(msgspec.Struct, frozen=True):
     """What its advantages were multiplied by because of it."""
 
 
+class TaskAnswers(msgspec.Struct, frozen=True):
+    """The own answers of a round to the questions of one task."""
+
+    num_answers: int
+    num_correct: int
+
+
 class RoundReport(msgspec.Struct, frozen=True):
     """What one round did."""
 
@@ -129,6 +136,8 @@ class RoundReport(msgspec.Struct, frozen=True):
     None in rounds without a measurement."""
     brake: str = ""
     """Why foreign groups were switched off in this round; empty where they were not."""
+    own_tasks: dict[str, TaskAnswers] = {}
+    """Task -> the own answers to it; empty where a version that did not count them ran."""
 
     @property
     def foreign_groups_used(self) -> int:
@@ -144,6 +153,16 @@ class RoundReport(msgspec.Struct, frozen=True):
     def tokens_per_s(self) -> float:
         """Generated tokens per second of generation."""
         return self.own_tokens / max(self.seconds.get(Stage.GENERATING, 0.0), 1e-9)
+
+
+class TaskHeldOut(msgspec.Struct, frozen=True):
+    """What an evaluation found on the questions of one task."""
+
+    mean: float
+    """pass@1."""
+    standard_error: float
+    """Of it, over questions; nan below two."""
+    num_questions: int
 
 
 class HeldOutStatus(msgspec.Struct, frozen=True):
@@ -163,6 +182,8 @@ class HeldOutStatus(msgspec.Struct, frozen=True):
     """Accuracy of the most likely answer to each question."""
     diversity: float | None = None
     """Mean Vendi score of the answers to one question: 1 if all are equal, k if all are unlike."""
+    tasks: dict[str, TaskHeldOut] = {}
+    """The same by task."""
 
 
 @dataclass
@@ -212,9 +233,15 @@ class PeerStatus(msgspec.Struct, frozen=True):
     address: str = ""
     """Of the connection, while there is one."""
     connected_s: float = 0.0
+    first_met: float = 0.0
+    """Unix seconds; 0 where the ledger has nothing of it."""
     announcements: int = 0
     rollouts_offered: int = 0
     """Entries of its announcements."""
+    rollouts_fetched: int = 0
+    """That arrived here, whoever served them."""
+    fetched_bytes: int = 0
+    """Of these."""
     rollouts_admitted: int = 0
     rollouts_used: int = 0
     """In batches of this node."""

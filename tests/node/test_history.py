@@ -33,6 +33,14 @@ def test_a_round_that_is_made_again_replaces_its_first_try(tmp_path: Path) -> No
     assert [report.own_reward for report in history.rounds()] == [0.9]
 
 
+def test_what_followed_on_a_round_that_is_made_again_is_forgotten(tmp_path: Path) -> None:
+    history = History(open_database(tmp_path / "db"))
+    for number in (1, 2, 3, 4, 2):
+        history.put_round(numbered(number))
+    assert [report.round for report in history.rounds()] == [1, 2]
+    assert [point.last_round for point in history.points(0, 10)] == [1, 2]
+
+
 def test_rounds_are_paged_and_the_newest_come_oldest_first(tmp_path: Path) -> None:
     history = History(open_database(tmp_path / "db"))
     for number in range(1, 8):

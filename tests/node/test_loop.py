@@ -20,7 +20,7 @@ from node.loop import Node, StopAsked
 from node.policy import ScriptedPolicy
 from node.reward import NO_TERMS, RewardTerms
 from node.round_report import foreign_groups, report_round
-from node.status import ForeignFate, RoundReport, Stage, Status
+from node.status import ForeignFate, RoundReport, Stage, Status, TaskAnswers
 from node.update import ForeignWeight, Update
 from rewards.question import (
     Answer,
@@ -419,6 +419,7 @@ def test_held_out_questions_are_asked_before_the_first_and_after_the_last_round(
     assert list(kept) == [one.round for one in node.status.heldout] == [0, 4]
     assert [one.num_questions for one in node.status.heldout] == [PART + 6] * 2
     last = node.status.heldout[1]
+    assert sum(one.num_questions for one in last.tasks.values()) == PART + 6
     assert last.mean == kept[4].overall.mean
     assert (last.k, last.pass_k) == (8, kept[4].pass_at(8).mean)
     assert (last.greedy, last.diversity) == (kept[4].greedy.mean, fmean(kept[4].vendi))
@@ -555,6 +556,8 @@ def test_figures_of_a_round_are_what_their_names_say() -> None:
     assert (report.effective_sample_size, report.kl_to_start) == (0.75, 0.5)
     assert report.zero_advantage_share == 0.5
     assert report.own_reward == 0.25
+    (task,) = {one.expansion.question.task for one in (mixed, failed)}
+    assert report.own_tasks == {task: TaskAnswers(num_answers=4, num_correct=1)}
     assert report.batch_reward == 0.5
     assert report.own_tokens == 8
     assert report.entropy == pytest.approx(0.5)
