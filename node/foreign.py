@@ -9,10 +9,11 @@ from node.batch import Want, make_strategy, max_from_one_peer
 from node.config import NodeConfig, VerifyConfig
 from node.experience import Experience
 from swarm.announcements import Announcements
+from swarm.bans import IsBanned, nobody
 from swarm.budget import BudgetLimits
 from swarm.database import Offload
 from swarm.gossip import Gossip
-from swarm.intake import Intake, IntakeLimits
+from swarm.intake import HearOutcome, Intake, IntakeLimits, unheard
 from swarm.judge import Judge
 from swarm.ledger import Ledger
 from swarm.limits import PeerLimits
@@ -40,6 +41,8 @@ def make_intake(
     rng: random.Random | None = None,
     kept: Announcements | None = None,
     peer_limits: PeerLimits | None = None,
+    is_banned: IsBanned = nobody,
+    hear_outcome: HearOutcome = unheard,
 ) -> Intake:
     """Fetches what the node's strategy wants before its first round, so that this finds a pool.
     Which tasks it judges, it must be told, and later what else is wanted.
@@ -49,6 +52,8 @@ def make_intake(
         kept: where announcements are kept over restarts; None keeps none, and asks nobody for
             rollouts but author and carrier: peers that never leave need neither.
         peer_limits: how often an author may announce; None is no limit.
+        is_banned: of authors: nothing that they signed is taken.
+        hear_outcome: is told of each rollout that was fetched.
     """
     limits = IntakeLimits() if kept is None else IN_A_SWARM
     want = make_strategy(config).want((), Experience())
@@ -66,6 +71,8 @@ def make_intake(
         rng=rng,
         kept=kept,
         peer_limits=peer_limits,
+        is_banned=is_banned,
+        hear_outcome=hear_outcome,
     )
 
 

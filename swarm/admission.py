@@ -8,11 +8,12 @@ announced -> wanted -> fetched -> size -> signature -> the announcer's, as annou
 
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
-from rewards.question import Expansion, Judged, Unscorable, is_held_out
+from rewards.question import Expansion, Judged, Unscorable, Verdict, is_held_out
+from swarm.bans import IsBanned, nobody
 from swarm.budget import Budget
 from swarm.claims import Claims
 from swarm.gossip import Received
@@ -63,6 +64,18 @@ class Admitted:
     """Own verdicts, equal to the claimed ones."""
 
 
+@dataclass(slots=True)
+class Seen:
+    """What a check of a rollout brought to light, whatever came of it: for people to read."""
+
+    rollout: Rollout | None = None
+    """None where the bytes are none."""
+    expansion: Expansion | None = None
+    """None where it did not come to that."""
+    verdicts: list[Verdict] = field(default_factory=list)
+    """Own ones, of the first answers or of all."""
+
+
 class Admission:
     """The checks of one node. Used by one trio task at a time, but for `admit`."""
 
@@ -77,6 +90,7 @@ class Admission:
         clock: Callable[[], float] = time.time,
         budget: Budget | None = None,
         limits: PeerLimits | None = None,
+        is_banned: IsBanned = nobody,
     ) -> None:
         """
         Args:
@@ -84,6 +98,7 @@ class Admission:
             budget: of the verifier's time; None makes one with default limits.
             clock: Unix seconds.
             limits: how often an author may announce; None is no limit.
+            is_banned: of authors: nothing that they signed is taken.
         """
         self.judged_tasks: Collection[str] = frozenset()
         """Tasks whose digest here is the manifest's."""
@@ -98,6 +113,7 @@ class Admission:
         self._wants = wants
         self._clock = clock
         self._limits = limits or PeerLimits({})
+        self._is_banned = is_banned
         self._heard = Heard()
 
     def hear(self, received: Received) -> Announcement | Refused:
@@ -111,6 +127,8 @@ class Admission:
             return Refused(Refusal.WRONG_SWARM, received.carrier)
         if author == self._node_id:
             return Refused(Refusal.OWN, received.carrier)
+        if self._is_banned(author):
+            return Refused(Refusal.BANNED, author)
         if received.shard not in (None, self.shard(announcement)):
             return Refused(Refusal.WRONG_SHARD, received.carrier)
         if self._heard.is_repeated(author, sequence, received.record):
@@ -127,6 +145,10 @@ class Admission:
         self._heard.remember(author, sequence, received.record, received.is_late)
         return announcement
 
+    def forget(self, author: str) -> None:
+        """What was heard of an author before counts as new when it comes again."""
+        self._heard.forget(author)
+
     def shard(self, announcement: Announcement) -> int:
         """On which it belongs (swarm/shards.py)."""
         author, created = announcement.author, announcement.created
@@ -142,7 +164,9 @@ class Admission:
             return Refusal.TOO_MANY_ANSWERS
         return None if self._wants(entry) else Refusal.NOT_WANTED
 
-    async def admit(self, offer: Offer, record: bytes) -> Admitted | Refusal:
+    async def admit(
+        self, offer: Offer, record: bytes, seen: Seen | None = None
+    ) -> Admitted | Refusal:
         """A fetched rollout, judged; or the first reason against it.
 
         Answers are judged one by one, up to the first that is unscorable or that its author's
@@ -151,10 +175,13 @@ class Admission:
 
         Args:
             record: bytes that have the hash of the offer.
+            seen: is filled as the checks go on.
 
         Raises:
             VerifierBroken, VerifierClosed: from the judge.
         """
+        if self._is_banned(offer.author):
+            return Refusal.BANNED
         if len(record) > MAX_ROLLOUT_BYTES:
             return Refusal.ROLLOUT_TOO_LARGE
         if len(record) != offer.entry.num_bytes:
@@ -163,6 +190,8 @@ class Admission:
             rollout = open_rollout(record)
         except WireError as error:
             return _OF_ROLLOUTS[error.problem]
+        seen = seen or Seen()
+        seen.rollout = rollout
         for check in (_check_author, _check_entry, self._check_swarm, self._check_age):
             if refusal := check(offer, rollout):
                 return refusal
@@ -170,7 +199,7 @@ class Admission:
             return known
         if self._is_too_long(rollout):
             return Refusal.TOO_LONG
-        return await self._judge_rollout(offer, rollout)
+        return await self._judge_rollout(offer, rollout, seen)
 
     def first_seen(self, created: float, is_late: bool) -> float:
         """When an announcement that comes now counts as first seen, in Unix seconds: one that this
@@ -182,7 +211,9 @@ class Admission:
         lifetime_s = self._rules.lifetime_s
         return min(created + lifetime_s + CLOCK_TOLERANCE_S, first_seen + lifetime_s)
 
-    async def _judge_rollout(self, offer: Offer, rollout: Rollout) -> Admitted | Refusal:
+    async def _judge_rollout(
+        self, offer: Offer, rollout: Rollout, seen: Seen
+    ) -> Admitted | Refusal:
         author = rollout.author
         if not await self._may_judge(author):
             return Refusal.OVER_BUDGET
@@ -190,6 +221,7 @@ class Admission:
         self.budget.spend(author, held_s)
         if isinstance(expansion, Unscorable):
             return Refusal.UNSCORABLE
+        seen.expansion = expansion
         if expansion.question != rollout.question:
             return Refusal.NOT_CANONICAL
         if is_held_out(expansion.text):
@@ -200,6 +232,7 @@ class Admission:
                 return Refusal.OVER_BUDGET
             verdict, held_s = await self._judge.judge(rollout.question, answer)
             self.budget.spend(author, held_s)
+            seen.verdicts.append(verdict)
             if isinstance(verdict, Unscorable):
                 return Refusal.UNSCORABLE
             verdicts.append(verdict)

@@ -171,6 +171,14 @@ class Announcements:
             ).fetchall()
         return [KeptAnnouncement(*row) for row in reversed(rows)]
 
+    def purge(self, author: str) -> int:
+        """Deletes what is kept of an author; returns how many that were."""
+        with self._database.transaction():
+            self._write()
+            return self._database.execute(
+                "DELETE FROM announcements WHERE author = ?", (author,)
+            ).rowcount
+
     def counts(self) -> KeptCounts:
         """What is on disk."""
         with self._database.transaction():

@@ -141,6 +141,10 @@ class CatchUp:
         """Peers of no use -> how often in a row, and until when they are left alone."""
         self._newcomers = Newcomers(limits.newcomers, self._rng)
 
+    def ask_again(self) -> None:
+        """What peers told before and was not taken is asked for again, in the regular way."""
+        self._told.clear()
+
     def stats(self) -> CatchUpStats:
         """A snapshot."""
         return self._stats
@@ -298,7 +302,9 @@ class CatchUp:
         if refusal is None:
             asking.num_taken += 1
             return
-        if refusal is Refusal.OWN:  # of a node that lost what it had kept: true, and no news
+        if refusal in (Refusal.OWN, Refusal.BANNED):
+            # Of a node that lost what it had kept, or of one whom only this node will not hear:
+            # true, and no news. Whoever tells it is not of less use for that.
             asking.num_own += 1
             return
         asking.num_refused += 1

@@ -59,6 +59,11 @@ def through(relay_address: str) -> str:
     return f"{relay_address}{MARK}"
 
 
+def relay_of(address: str) -> str:
+    """The node id of the relay that an address leads through."""
+    return address.partition(MARK)[0].rpartition("/p2p/")[2]
+
+
 async def send(stream: INetStream, message: Message) -> None:
     """Sends one message.
 

@@ -15,7 +15,8 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.rcmgr import Direction
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
-from swarm.circuit import CircuitFailed, is_circuit
+from swarm.bans import IsBanned, nobody
+from swarm.circuit import CircuitFailed, is_circuit, relay_of
 from swarm.debts import Debts
 from swarm.gossip import Connection
 from swarm.libp2p_fixes import SwarmPubsub
@@ -84,10 +85,12 @@ class Dialer(INotifee):
         max_peers: int,
         ask: AskForPeers,
         clock: Callable[[], float],
+        is_banned: IsBanned = nobody,
     ) -> None:
         """
         Args:
             clock: Unix seconds.
+            is_banned: such peers are not dialled, nor relays that are.
         """
         network: Any = host.get_network()
         assert isinstance(network, Swarm)
@@ -97,6 +100,7 @@ class Dialer(INotifee):
         self._wanted_peers = max(1, max_peers * 3 // 4)
         self._ask = ask
         self._clock = clock
+        self._is_banned = is_banned
         self.num_turned_away = 0
         """Peers that were disconnected since the node has as many as it may."""
         self.dial_circuit: Callable[[str], Awaitable[None]] | None = None
@@ -147,6 +151,8 @@ class Dialer(INotifee):
         """Connects to a peer that is to be asked for something, where it is not connected; returns
         whether it is now. It stays for VISIT_S, or for good where there is room; where this node is
         full, for PASS_S."""
+        if self._is_banned(node_id):
+            return False
         if not self.is_connected(node_id):
             debt_s = self._visit_failures.left_s("", trio.current_time())
             if debt_s > (MAX_VISIT_FAILURES - 1) * VISIT_FAILURE_S:
@@ -172,6 +178,10 @@ class Dialer(INotifee):
         if not self.is_connected(node_id):
             self._dialling[node_id] = ""
             await self._dial(node_id)
+
+    async def drop(self, node_id: str) -> None:
+        """Ends all connections with a peer; whether it may come back is for others to say."""
+        await self._network.close_peer(ID.from_string(node_id))
 
     def ask_soon(self, node_id: str) -> None:
         """Has a connected peer asked for further peers before it is its turn."""
@@ -218,7 +228,8 @@ class Dialer(INotifee):
         wanted = self._wanted_peers - self._num_peers - len(self._dialling)
         room = min(wanted, MAX_DIALS - len(self._dialling))
         busy = self._peers.keys() | self._dialling.keys()
-        for node_id in self._book.due(now, busy)[: max(0, room)]:
+        due = [one for one in self._book.due(now, busy) if not self._is_banned(one)]
+        for node_id in due[: max(0, room)]:
             self._dialling[node_id] = ""
             nursery.start_soon(self._dial, node_id)
 
@@ -242,6 +253,8 @@ class Dialer(INotifee):
     async def _connect(self, address: str, node_id: str) -> None:
         if not is_circuit(address):
             await self._network.dial_addr(Multiaddr(address), ID.from_string(node_id))
+        elif self._is_banned(relay_of(address)):
+            raise CircuitFailed("the relay is banned")
         elif self.dial_circuit is not None:
             await self.dial_circuit(address)
         else:

@@ -66,6 +66,11 @@ class Heard:
             _, forgotten = self._authors.popitem(last=False)
             self._num_bytes -= sum(len(one.record) for one in forgotten.values())
 
+    def forget(self, author: str) -> None:
+        """Forgets all that was heard of an author."""
+        forgotten = self._authors.pop(author, OrderedDict())
+        self._num_bytes -= sum(len(one.record) for one in forgotten.values())
+
     def _find(self, author: str, sequence: int) -> _Announced | None:
         sequences = self._authors.get(author)
         return sequences.get(sequence) if sequences is not None else None

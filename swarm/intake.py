@@ -10,15 +10,16 @@ import random
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
 
 from rewards.tasks import TaskFacts
 from rewards.worker import escape
-from swarm.admission import Admission, Admitted
+from swarm.admission import Admission, Admitted, Seen
 from swarm.announcements import Announcements
+from swarm.bans import IsBanned, nobody
 from swarm.budget import Budget, BudgetLimits
 from swarm.claims import WINDOW_S
 from swarm.database import Offload
@@ -43,6 +44,7 @@ _NOT_REMEMBERED = {
     Refusal.NOT_THE_ANNOUNCERS,
     Refusal.SEEN,
     Refusal.OVER_BUDGET,
+    Refusal.BANNED,
 }
 """Refusals that say nothing about the hash: whoever named somebody else's rollout wrongly must not
 keep that rollout out."""
@@ -96,6 +98,23 @@ class IntakeStats:
     """Median seconds from first sight of an announcement to the pool, of the last 256."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a rollout that was fetched."""
+
+    offer: Offer
+    seen: Seen
+    refusal: Refusal | None
+    """None: it is in the pool."""
+
+
+HearOutcome = Callable[[Outcome], Awaitable[None]]
+
+
+async def unheard(outcome: Outcome) -> None:
+    """The `HearOutcome` of a node whose rollouts nobody reads."""
+
+
 class Intake:
     """The way from announcements to the pool. `run` it in the trio loop."""
 
@@ -115,6 +134,8 @@ class Intake:
         rng: random.Random | None = None,
         kept: Announcements | None = None,
         peer_limits: PeerLimits | None = None,
+        is_banned: IsBanned = nobody,
+        hear_outcome: HearOutcome = unheard,
     ) -> None:
         """
         Args:
@@ -123,6 +144,8 @@ class Intake:
             clock: Unix seconds.
             kept: where announcements are kept over restarts; None keeps none.
             peer_limits: how often an author may announce; None is no limit.
+            is_banned: of authors: nothing that they signed is taken.
+            hear_outcome: is told of each rollout that was fetched.
         """
         self._gossip = gossip
         self._pool = pool
@@ -142,7 +165,10 @@ class Intake:
             clock,
             Budget(limits.budget),
             peer_limits,
+            is_banned,
         )
+        self._is_banned = is_banned
+        self._hear_outcome = hear_outcome
         self.judge_tasks(judged_tasks or {})
         self._remember_s = rules.lifetime_s + 2 * CLOCK_TOLERANCE_S
         self._offers = Offers(limits.offers_per_author, limits.max_offers)
@@ -224,6 +250,18 @@ class Intake:
             self.wake()
         return refusal
 
+    def drop_author(self, author: str) -> int:
+        """Forgets the offers of an author who was banned; returns how many. What is fetched or
+        judged of it at the moment is refused at its end."""
+        offers = self._offers.take_of(author)
+        for offer in offers:
+            self._ledger.count_refused(offer.author, Refusal.BANNED)
+        return len(offers)
+
+    def hear_again(self, author: str) -> None:
+        """After a ban: what was heard of an author before counts as new when it comes again."""
+        self._admission.forget(author)
+
     def wake(self) -> None:
         """Tells that rollouts were taken from the pool, or that a peer has come."""
         self._wake.set()
@@ -286,6 +324,8 @@ class Intake:
 
     def _weigh(self, offer: Offer) -> float:
         """How much an offer is wanted now."""
+        if self._is_banned(offer.author):  # it was being heard when the ban came
+            return 0.0
         age_s = max(0.0, self._clock() - offer.first_seen)
         return self._wanted.weigh(offer.entry.question, offer.entry.correct, age_s)
 
@@ -330,6 +370,9 @@ class Intake:
 
     def _postpone(self, offer: Offer, source: str, is_cut: bool) -> None:
         """Whoever is next is asked at once; where nobody is left, all are again later."""
+        if self._is_banned(offer.author):
+            self._ledger.count_refused(offer.author, Refusal.BANNED)
+            return
         now, limits = trio.current_time(), self._limits
         offer.give_up_at = min(offer.give_up_at, now + limits.deadline_s)
         is_cut = is_cut and limits.num_holders > 0  # else its attempts are all that ends an offer
@@ -348,10 +391,12 @@ class Intake:
     async def _take_in(self, offer: Offer, record: bytes) -> None:
         self._fetched_bytes += len(record)
         self._ledger.count_fetched(offer.author, len(record))
-        found = await self._admission.admit(offer, record)
+        seen = Seen()
+        found = await self._admission.admit(offer, record, seen)
         refusal = (
             await self._pool_it(offer, record, found) if isinstance(found, Admitted) else found
         )
+        await self._hear_outcome(Outcome(offer, seen, refusal))
         if refusal is None:
             self._num_admitted += 1
             self._ledger.count_admitted(offer.author)
@@ -370,6 +415,8 @@ class Intake:
             await self._offload(self._pool.refuse, offer.entry.hash, until)
 
     async def _pool_it(self, offer: Offer, record: bytes, found: Admitted) -> Refusal | None:
+        if self._is_banned(offer.author):  # while it was judged
+            return Refusal.BANNED
         return await self._offload(
             self._pool.add_foreign,
             record,

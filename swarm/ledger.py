@@ -1,6 +1,6 @@
 """What each peer did, counted since this node first met it, and the proofs of lies.
 
-Counts only: nothing is scored and nobody is banned yet.
+Counts only: nothing is scored yet. Who is banned stands apart (swarm/bans.py).
 """
 
 import heapq

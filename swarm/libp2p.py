@@ -20,6 +20,7 @@ from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
 
 from swarm import libp2p_fixes
+from swarm.bans import IsBanned, nobody
 from swarm.connection_limits import ConnectionLimits
 from swarm.dialer import Dialer
 from swarm.gossip import AnswerCatalogue, Connection, FetchFailed, FindRollouts, Received, Traffic
@@ -46,6 +47,7 @@ from swarm.relay import RelayLimits
 from swarm.requests import MAX_PEERS_TOLD, Requests
 from swarm.shards import ShardChoice, shard_of_record, shard_topics
 from swarm.twin import TwinWatch
+from swarm.wire import claimed_author
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ async def open_libp2p(
     answer_catalogue: AnswerCatalogue | None = None,
     peer_limits: PeerLimits | None = None,
     num_shards: int = 1,
+    is_banned: IsBanned = nobody,
 ) -> AsyncIterator["Libp2pGossip"]:
     """A node of the swarm, until the block is left; that takes LEAVE_S at most and tells the peers.
 
@@ -89,6 +92,8 @@ async def open_libp2p(
         answer_catalogue: tells peers what they missed, as `find` serves them; None does not.
         peer_limits: how much each peer may do; None takes the defaults.
         num_shards: of the swarm's rules.
+        is_banned: such peers are neither dialled nor taken, and what they signed is not passed on;
+            who is connected when it becomes so, has to be dropped.
 
     Raises:
         ListenError: an address cannot be listened on.
@@ -105,7 +110,7 @@ async def open_libp2p(
         max_peers, options.max_per_address, options.max_per_subnet, options.is_exempt
     )
     own = OwnAddresses(identity.node_id, options.announce, reachable_addresses)
-    host = build_host(identity.seed, addresses, max_peers, counter, limits, own)
+    host = build_host(identity.seed, addresses, max_peers, counter, limits, own, is_banned)
     shards = ShardChoice(swarm_id, identity.node_id, num_shards, options.hear_bytes_per_s, clock)
     gossip = Libp2pGossip(
         host,
@@ -119,6 +124,7 @@ async def open_libp2p(
         shards,
         answer_catalogue,
         peer_limits,
+        is_banned,
     )
     gossip.add_reach(own, options)
     if options.mdns:
@@ -200,6 +206,7 @@ class Libp2pGossip:
         shards: ShardChoice,
         answer_catalogue: AnswerCatalogue | None = None,
         peer_limits: PeerLimits | None = None,
+        is_banned: IsBanned = nobody,
     ) -> None:
         self.node_id = str(host.get_id())
         self.topics = shard_topics(swarm_id, shards.num_shards)
@@ -212,6 +219,7 @@ class Libp2pGossip:
         )
         self.router = self.pubsub.gossip_router
         self._peer_limits = peer_limits or PeerLimits()
+        self._is_banned = is_banned
         self._host = host
         self._counter = counter
         self._limits = limits
@@ -231,7 +239,7 @@ class Libp2pGossip:
             limits=self._peer_limits,
         )
         self._dialer = Dialer(
-            host, self.pubsub, book, max_peers, self._requests.ask_for_peers, clock
+            host, self.pubsub, book, max_peers, self._requests.ask_for_peers, clock, is_banned
         )
 
     async def announce(self, record: bytes) -> None:
@@ -299,6 +307,10 @@ class Libp2pGossip:
         self.kademlia = kademlia
         self._dialer.find = kademlia.find
 
+    async def drop(self, node_id: str) -> None:
+        """Ends all connections with a peer."""
+        await self._dialer.drop(node_id)
+
     def members(self) -> list[str]:
         """Node ids of the connected peers that are of this swarm."""
         return self._dialer.members()
@@ -353,7 +365,13 @@ class Libp2pGossip:
         if carrier == self.node_id:
             return True
         self.twins.hear(record)
-        return self._peer_limits.allows(carrier, Kind.ANNOUNCEMENTS)
+        if not self._peer_limits.allows(carrier, Kind.ANNOUNCEMENTS):
+            return False
+        if self._is_banned(claimed_author(record)):
+            # Heard, so that it is refused by its name, and not passed on.
+            self._inbox.put(record, carrier)
+            return False
+        return True
 
     async def _wait_for_room(self) -> None:
         """A burst is slowed to what the slowest peer takes, but no peer stops it for ever."""

@@ -1,7 +1,8 @@
 """A libp2p host as we want it: TCP, Noise and Yamux only, bytes counted, no limits but our own.
 
 Every connection over TCP passes LimitedTCP, in either direction; who may come and how often is
-decided in swarm/connection_limits.py.
+decided in swarm/connection_limits.py. Every connection, through a relay too, passes GatedNoise,
+where it is known who is at the other end: a banned peer gets no further.
 """
 
 import ipaddress
@@ -13,7 +14,7 @@ from typing import Any
 
 import trio
 from libp2p import new_host
-from libp2p.abc import IHost, IListener, IRawConnection
+from libp2p.abc import IHost, IListener, IRawConnection, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
 from libp2p.custom_types import TProtocol
@@ -22,6 +23,8 @@ from libp2p.io.trio import TrioTCPStream
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
@@ -30,6 +33,7 @@ from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP, TCPListener
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
+from swarm.bans import IsBanned, nobody
 from swarm.connection_limits import ConnectionLimits, IsExempt, Place, is_loopback
 from swarm.own_addresses import OwnAddresses
 
@@ -74,6 +78,7 @@ def build_host(
     counter: ByteCounter,
     limits: ConnectionLimits | None = None,
     own: OwnAddresses | None = None,
+    is_banned: IsBanned = nobody,
 ) -> IHost:
     """A host that is not running yet.
 
@@ -82,7 +87,8 @@ def build_host(
     and wait by rules of their own, of which nobody would hear.
     """
     key_pair = create_new_key_pair(seed)
-    noise = NoiseTransport(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
+    noise = GatedNoise(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
+    noise.is_banned = is_banned
     max_connections = _max_connections(max_peers)
     host = new_host(
         key_pair=key_pair,
@@ -119,6 +125,30 @@ def switch_off_auto_connector(network: Any) -> None:
         await trio.lowlevel.checkpoint()
 
     network.auto_connector.maybe_connect = do_nothing
+
+
+class GatedNoise(NoiseTransport):
+    """Noise that ends connections with banned peers: when their handshake has proven who they are,
+    before they can open a stream."""
+
+    is_banned: IsBanned = staticmethod(nobody)
+    num_refused = 0
+
+    async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
+        """See NoiseTransport. Raises HandshakeFailure for a banned peer."""
+        return await self._let_pass(await super().secure_inbound(conn))
+
+    async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
+        """See NoiseTransport. Raises HandshakeFailure for a banned peer."""
+        return await self._let_pass(await super().secure_outbound(conn, peer_id))
+
+    async def _let_pass(self, conn: ISecureConn) -> ISecureConn:
+        node_id = str(conn.get_remote_peer())
+        if self.is_banned(node_id):
+            self.num_refused += 1
+            await conn.close()
+            raise HandshakeFailure(f"{node_id} is banned")
+        return conn
 
 
 class LimitedTCP(TCP):

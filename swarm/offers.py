@@ -109,6 +109,13 @@ class Offers:
             if not offers:
                 del self._authors[offer.author]
 
+    def take_of(self, author: str) -> list[Offer]:
+        """Removes and returns all offers of an author."""
+        offers = list(self._authors.get(author, OrderedDict()).values())
+        for offer in offers:
+            self.remove(offer)
+        return offers
+
     def take_expired(self, now: float) -> list[Offer]:
         """Removes and returns what has expired by now (Unix seconds)."""
         expired = [offer for offer in self if offer.expires <= now]

@@ -214,6 +214,35 @@ class Pool:
         with self._database.transaction():
             return dict(Counter(author for (_, author), weight in self._fresh(weigh) if weight > 0))
 
+    def purge(self, author: str) -> int:
+        """Deletes the foreign rollouts of an author; returns how many that were. They stay known,
+        so that a copy under another name is refused as one."""
+        with self._database.transaction():
+            return self._database.execute(
+                "DELETE FROM rollouts WHERE author = ? AND kind <> ?", (author, _Kind.OWN)
+            ).rowcount
+
+    def forget_purged(self, author: str) -> None:
+        """Rollouts of an author that are known and not here may be admitted again."""
+        with self._database.transaction():
+            self._num_seen -= self._database.execute(
+                "DELETE FROM seen WHERE author = ? AND hash NOT IN (SELECT hash FROM rollouts)",
+                (author,),
+            ).rowcount
+
+    def used(self, hashes: Iterable[bytes]) -> dict[bytes, bool]:
+        """Of those of the foreign rollouts that are here: whether they were handed out."""
+        found: dict[bytes, bool] = {}
+        with self._database.transaction():
+            for one in hashes:
+                row = self._database.execute(
+                    "SELECT kind FROM rollouts WHERE hash = ? AND kind <> ? AND expires > ?",
+                    (one, _Kind.OWN, self._clock()),
+                ).fetchone()
+                if row is not None:
+                    found[one] = row[0] == _Kind.USED
+        return found
+
     def counts(self) -> PoolCounts:
         """What has not expired."""
         with self._database.transaction():

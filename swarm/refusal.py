@@ -26,6 +26,9 @@ class Refusal(StrEnum):
     """An announcement or a rollout of another swarm."""
     OWN = "own"
     """This node's own announcement came back."""
+    BANNED = "banned"
+    """This node's operator has banned its author, whoever carries it (swarm/bans.py). It may come
+    again when the ban has ended."""
     WRONG_SHARD = "wrong_shard"
     """An announcement on another shard than its author's of that day: anybody may have put it
     there."""

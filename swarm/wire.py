@@ -104,6 +104,21 @@ def open_announcement(record: bytes) -> Announcement:
     return _verified(announcement, record, payload)
 
 
+class _Signed(msgspec.Struct):
+    author: str
+
+
+_decode_author = msgspec.msgpack.Decoder(_Signed).decode
+
+
+def claimed_author(record: bytes) -> str:
+    """Whom an announcement names as its author, unverified; empty where it names nobody."""
+    try:
+        return _decode_author(_payload(record, ANNOUNCEMENT_MAGIC, MAX_ANNOUNCEMENT_BYTES)).author
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, WireError):
+        return ""
+
+
 def _payload(record: bytes, magic: bytes, max_bytes: int) -> bytes:
     if len(record) > max_bytes:
         raise WireError(WireProblem.TOO_LARGE, f"{len(record)} bytes, at most {max_bytes}")

@@ -16,6 +16,7 @@ from rewards.question import Answer, Question
 from rewards.tasks import TaskFacts, TaskSpec
 from swarm import catalogue
 from swarm.announcements import Announcements
+from swarm.bans import Bans
 from swarm.catch_up import CatchUp
 from swarm.database import Database, open_database
 from swarm.identity import Identity, Sequences
@@ -176,6 +177,7 @@ class Node:
         self.database = block(open_database, home / f"pool-{number}.sqlite")
         self.pool = block(Pool, self.database, rules.lifetime_s, 2**24, clock=clock)
         self.ledger = block(Ledger, self.database, clock=clock)
+        self.bans = block(Bans, self.database, clock=clock)
         self.kept = block(Announcements, self.database, self.node_id, clock=clock)
         self.gossip = network.join(self.node_id, self.find, answer_catalogue=self.answer_catalogue)
         self.intake = Intake(
@@ -192,6 +194,7 @@ class Node:
             clock,
             random.Random(number),
             self.kept,
+            is_banned=self.bans.is_banned,
         )
         sequences = Sequences(home / f"sequence-{number}", clock)
         self.publisher = Publisher(
