@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
+from node.ask import NodeRefused, NodeUnreachable
 from node.cli_config import config_app
 from node.cli_demo import demo
 from node.cli_doctor import doctor
@@ -20,15 +21,15 @@ from node.cli_manifest import join, manifest_app
 from node.cli_options import console, errors
 from node.cli_peers import peers_app
 from node.cli_policy import policy_app
+from node.cli_pool import pool_app
 from node.cli_run import run
-from node.cli_status import status
+from node.cli_status import rounds, status
 from node.cli_tasks import tasks_app
 from node.config import ConfigError
 from node.download import DownloadError
 from node.escape import printable
 from node.exit_status import Exit
 from node.home import HomeError
-from node.report import NodeUnreachable
 from rewards.verifier import VerifierBroken
 from swarm.identity import IdentityError, TwinFound
 from swarm.manifest import ManifestError
@@ -40,7 +41,9 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(run)
 app.command()(join)
 app.command()(status)
+app.command()(rounds)
 app.add_typer(peers_app, name="peers")
+app.add_typer(pool_app, name="pool")
 app.command()(doctor)
 app.add_typer(config_app, name="config")
 app.add_typer(tasks_app, name="tasks")
@@ -71,6 +74,8 @@ def main() -> NoReturn:
         _end(error, Exit.BROKEN)
     except NodeUnreachable as error:
         _end(error, Exit.UNREACHABLE)
+    except NodeRefused as error:
+        _end(error, Exit.REFUSED)
     except TwinFound as error:
         _end(error, Exit.TWIN)
     sys.exit(Exit.DONE)

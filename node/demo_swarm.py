@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from node.ask import NodeUnreachable, fetch_rounds, fetch_snapshot
 from node.checkpoint import Checkpoints
 from node.demo_home import Place
 from node.demo_process import STOP_S, NodeProcess
 from node.escape import printable
 from node.evaluate import read_heldout
 from node.home import HomeError
-from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
 from node.status import RoundReport, Snapshot
 from node.summary import NodeSummary
 from node.view import Board, Row

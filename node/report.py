@@ -1,118 +1,29 @@
-"""A running node, asked from a terminal: `sapo status` and `sapo peers ls`.
+"""What a node says of itself, in a terminal: `sapo status`, `sapo peers ls` and `show`.
 
 Everything that a stranger may have written is escaped (node/escape.py) and handed to rich as Text,
 in which it finds no markup.
 """
 
-import http.client
-from datetime import datetime
-from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from node.access import read_address, read_token
 from node.escape import printable
-from node.status import WHAT_IT_DOES, PeerStatus, RoundReport, Snapshot, Stage
-from node.status_json import from_json
+from node.status import WHAT_IT_DOES, PeerStatus, RoundReport, Snapshot
 from node.summary import smooth
 from node.view import sparkline
+from node.why import explain, unusual
 from node.words import closed_in, short_id, size, span
-
-T = TypeVar("T")
-
-TIMEOUT_S = 5.0
-"""For the connection, and for each part of the answer."""
-
-MAX_ANSWER_BYTES = 16 * 2**20
-
-LATELY = 16
-"""Rounds that "lately" means."""
-
-DOING = {
-    Stage.STARTING: "is starting: it loads the model",
-    Stage.DRAWING: "draws questions",
-    Stage.GENERATING: "generates answers",
-    Stage.VERIFYING: "verifies its answers",
-    Stage.SHARING: "shares rollouts with its peers",
-    Stage.MIXING: "mixes its rollouts with those of peers, or waits for them",
-    Stage.UPDATING: "updates its policy",
-    Stage.SYNCING: "brings the new weights into the engine",
-    Stage.CHECKPOINTING: "writes a checkpoint",
-    Stage.EVALUATING: "measures itself on held-out questions",
-    Stage.STOPPED: "has stopped",
-}
-
-
-class NodeUnreachable(RuntimeError):
-    """No answer from a node; the message says why and what to do."""
-
-
-def fetch_snapshot(home: Path) -> Snapshot:
-    """What the node that runs in `home` says of itself.
-
-    Raises:
-        NodeUnreachable: none runs there, it does not answer, or not as this version expects.
-        HomeError: its token cannot be read (node/access.py).
-    """
-    return _fetch(home, "/api/v1/status", Snapshot)
-
-
-def fetch_rounds(home: Path, since: int, limit: int = 1000) -> list[RoundReport]:
-    """Reports of at most `limit` rounds after `since`, oldest first. Raises as `fetch_snapshot`."""
-    return _fetch(home, f"/api/v1/rounds?since={since}&limit={limit}", list[RoundReport])
-
-
-def _fetch(home: Path, path: str, kind: type[T]) -> T:
-    url = read_address(home)
-    if url is None:
-        raise NodeUnreachable(f"no node runs in {home} (start it with: sapo run --home {home})")
-    try:
-        status, body = _get(url, path, read_token(home))
-    except ConnectionRefusedError:
-        raise NodeUnreachable(
-            f"no node runs in {home} any more: it was killed, and left {url} as its address "
-            f"(start it with: sapo run --home {home})"
-        ) from None
-    except (OSError, http.client.HTTPException) as error:
-        why = printable(str(error) or type(error).__name__)
-        raise NodeUnreachable(f"the node at {url} does not answer: {why}") from None
-    if status != 200:
-        raise NodeUnreachable(f"{url} answers with status {status}: is it the node of {home}?")
-    try:
-        return from_json(body, kind)
-    except ValueError as error:
-        why = printable(str(error))
-        raise NodeUnreachable(f"the node at {url} is of another version: {why}") from None
-
-
-def _get(url: str, path: str, token: str) -> tuple[int, bytes]:
-    """Straight to this machine, whatever proxy the environment names."""
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=TIMEOUT_S)
-    try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
-        response = connection.getresponse()
-        body = response.read(MAX_ANSWER_BYTES + 1)
-    finally:
-        connection.close()
-    if len(body) > MAX_ANSWER_BYTES:
-        raise http.client.HTTPException(f"more than {MAX_ANSWER_BYTES} bytes")
-    return response.status, body
 
 
 def print_status(snapshot: Snapshot, console: Console, page: str | None = None) -> None:
-    """Warnings, one paragraph, some figures, the peers, and where peers can dial this node.
+    """One paragraph, some figures, the peers, and where peers can dial this node.
 
     Args:
         page: the address of the node's page, see `node.access.page_address`.
     """
-    for warning in snapshot.warnings:
-        console.print(Text(f"! {printable(warning, 500)}", style="bold yellow"))
-    console.print(Text(_paragraph(snapshot)))
+    said = unusual(snapshot)
+    console.print(Text.assemble(explain(snapshot), " " * bool(said), (said, "bold yellow")))
     console.print(_figures(snapshot))
     if snapshot.peers:
         console.print(_short_table(snapshot))
@@ -128,66 +39,27 @@ def print_peers(snapshot: Snapshot, console: Console) -> None:
         console.print(Text("This node has met no peer yet."))
         return
     for peer in _in_order(snapshot):
-        state = f"connected for {span(peer.connected_s)}" if peer.connected else "not connected"
-        heard = f"heard {span(snapshot.now - peer.last_heard)} ago" if peer.last_heard else "silent"
-        facts = [
-            f"{state}, {heard}",
-            f"offered {peer.rollouts_offered:,}, admitted {peer.rollouts_admitted:,}, "
-            f"used {peer.rollouts_used:,}, announcements {peer.announcements:,}",
-        ]
-        if peer.address:
-            facts.insert(0, printable(peer.address))
-        if peer.refused:
-            facts.append(f"refused: {_reasons(peer.refused)}")
-        console.print(Text(printable(peer.node_id), style="bold"), soft_wrap=True)
-        for fact in facts:
-            console.print(Text(f"  {fact}"), soft_wrap=True)
-        if peer.lies:
-            console.print(Text(f"  {peer.lies:,} proven lies", style="bold red"))
+        print_peer(peer, snapshot, console)
 
 
-def _paragraph(snapshot: Snapshot) -> str:
-    learner = snapshot.learner
-    since = datetime.fromtimestamp(snapshot.started).strftime("%Y-%m-%d %H:%M")
-    of = "" if learner.target_rounds is None else f" of {learner.target_rounds:,}"
-    made = f" and has made {learner.round:,}{of} rounds" if snapshot.has_policy else ""
-    lines = [
-        f"{short_id(snapshot.node_id)} in the swarm {printable(snapshot.swarm_name)} runs since "
-        f"{since} ({span(snapshot.now - snapshot.started)}){made}.",
+def print_peer(peer: PeerStatus, snapshot: Snapshot, console: Console) -> None:
+    """One of the snapshot's peers, whole."""
+    state = f"connected for {span(peer.connected_s)}" if peer.connected else "not connected"
+    heard = f"heard {span(snapshot.now - peer.last_heard)} ago" if peer.last_heard else "silent"
+    facts = [
+        f"{state}, {heard}",
+        f"offered {peer.rollouts_offered:,}, admitted {peer.rollouts_admitted:,}, "
+        f"used {peer.rollouts_used:,}, announcements {peer.announcements:,}",
     ]
-    if snapshot.has_policy:
-        lines.append(_doing(snapshot))
-    connected = sum(peer.connected for peer in snapshot.peers)
-    if snapshot.learns and (used := snapshot.foreign_groups_used[-LATELY:]):
-        wanted = snapshot.last_round.foreign_wanted if snapshot.last_round else 0
-        lines.append(
-            f"Of its last {len(used)} rounds, {sum(count > 0 for count in used)} learned from "
-            f"peers: {sum(used):,} foreign groups, with {wanted:,} wanted in each round."
-        )
-    if snapshot.mode == "generate" and (last := snapshot.last_round):
-        lines.append(
-            f"It shared {last.num_shared:,} of the {last.num_questions:,} rollouts of its last "
-            "round."
-        )
-    if not connected:
-        lines.append(f"No peer is connected{': it learns alone' * snapshot.learns}.")
-    return " ".join(lines)
-
-
-def _doing(snapshot: Snapshot) -> str:
-    learner = snapshot.learner
-    if learner.is_done:
-        return "All rounds are made."
-    if learner.restart_in_s is not None:
-        return (
-            f"Its learner is down and is started again in {span(learner.restart_in_s)}; "
-            f"it ended with: {printable(learner.last_error) or 'no message'}."
-        )
-    stages = {str(stage): words for stage, words in DOING.items()}
-    if not snapshot.learns:
-        stages |= dict.fromkeys((Stage.MIXING, Stage.UPDATING, Stage.SYNCING), "ends its round")
-    doing = stages.get(learner.stage) or f"is busy with {printable(learner.stage)}"
-    return f"It {doing}, for {span(learner.stage_age_s)} so far."
+    if peer.address:
+        facts.insert(0, printable(peer.address))
+    if peer.refused:
+        facts.append(f"refused: {_reasons(peer.refused)}")
+    console.print(Text(printable(peer.node_id), style="bold"), soft_wrap=True)
+    for fact in facts:
+        console.print(Text(f"  {fact}"), soft_wrap=True)
+    if peer.lies:
+        console.print(Text(f"  {peer.lies:,} proven lies", style="bold red"))
 
 
 def _figures(snapshot: Snapshot) -> Table:

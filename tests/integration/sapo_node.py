@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from node.report import NodeUnreachable, fetch_snapshot
+from node.ask import NodeUnreachable, fetch_snapshot
 from node.status import Snapshot
 from swarm.identity import open_identity
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from node.ask import NodeUnreachable, fetch_snapshot
 from node.config import find_manifest, load_config
 from node.home import HomeError
-from node.report import NodeUnreachable, fetch_snapshot
 from node.status import Snapshot
 
 SAPO = [str(Path(sys.executable).with_name("sapo"))]

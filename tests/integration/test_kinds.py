@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from node.ask import NodeUnreachable, fetch_snapshot
 from node.join import join_swarm, read_swarm_file
-from node.report import NodeUnreachable, fetch_snapshot
 from rewards.tasks import TaskFacts, TaskSpec
 from rewards.verifier import Verifier
 

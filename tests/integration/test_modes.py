@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from node.report import fetch_rounds
+from node.ask import fetch_rounds
 from node.status import ForeignFate
 from tests.integration.sapo_node import ENVIRONMENT, SAPO, SapoNode
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from node.report import fetch_rounds
+from node.ask import fetch_rounds
 from node.snapshot import HARMLESS
 from node.status import ForeignFate, Snapshot
 from swarm.refusal import Refusal

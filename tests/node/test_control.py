@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from node.access import read_address
+from node.ask import NodeUnreachable, fetch_rounds, fetch_snapshot
 from node.config import find_manifest
-from node.report import NodeUnreachable, fetch_rounds, fetch_snapshot
 from node.status import Snapshot
 from rewards.question import Question
 from swarm.announcements import Announcements, KeptAnnouncement

@@ -1,8 +1,7 @@
-"""The terminal's view of a node, and asking one: against the real server, from a thread."""
+"""The terminal's view of a node."""
 
 import io
 import re
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,22 +9,11 @@ from typing import get_args
 
 import msgspec
 import pytest
-import trio
 from rich.console import Console
-from trio.testing import trio_test
 
-from node.access import ADDRESS_FILE, TOKEN_FILE, open_listener, open_token, write_address
-from node.api import create_app, serve_api
 from node.config import Mode
-from node.home import HomeError
-from node.report import (
-    NodeUnreachable,
-    fetch_rounds,
-    fetch_snapshot,
-    print_peers,
-    print_status,
-)
-from node.status import WHAT_IT_DOES, RoundReport, Snapshot, Stage
+from node.report import print_peers, print_status
+from node.status import WHAT_IT_DOES, Snapshot, Stage
 from node.status_json import from_json
 from node.words import short_id, size, span
 
@@ -38,112 +26,18 @@ def shown(show: Callable[[Console], None], width: int = 300, colors: bool = Fals
     return out.getvalue()
 
 
-def status_of(snapshot: Snapshot, width: int = 300) -> str:
+def status_of(snapshot: Snapshot, width: int = 2000) -> str:
     return shown(partial(print_status, snapshot), width)
 
 
-@trio_test
-async def test_a_running_node_is_asked_by_its_home(tmp_path: Path) -> None:
-    async def rounds(since: int, limit: int) -> list[RoundReport]:
-        assert SNAPSHOT.last_round is not None
-        return [SNAPSHOT.last_round] if since < 124 and limit == 1000 else []
-
-    app = create_app(lambda: SNAPSHOT, rounds, open_token(tmp_path))
-    listener, stop = open_listener("127.0.0.1", 0), trio.Event()
-    with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(serve_api, app, listener, stop=stop))
-            with write_address(tmp_path, listener):
-                assert await trio.to_thread.run_sync(fetch_snapshot, tmp_path) == SNAPSHOT
-                found = await trio.to_thread.run_sync(fetch_rounds, tmp_path, 123)
-                assert found == [SNAPSHOT.last_round]
-                assert await trio.to_thread.run_sync(fetch_rounds, tmp_path, 124) == []
-            stop.set()
-    with pytest.raises(NodeUnreachable, match=r"no node runs in .*sapo run"):
-        fetch_snapshot(tmp_path)
-
-
-def test_a_home_in_which_no_node_ever_ran_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NodeUnreachable, match=rf"no node runs in {tmp_path / 'nowhere'} \(start"):
-        fetch_snapshot(tmp_path / "nowhere")
-
-
-def test_a_node_that_was_killed_is_told_from_one_that_never_ran(tmp_path: Path) -> None:
-    open_token(tmp_path)
-    with open_listener("127.0.0.1", 0) as listener, write_address(tmp_path, listener):
-        left_behind = (tmp_path / ADDRESS_FILE).read_text()
-    (tmp_path / ADDRESS_FILE).write_text(left_behind)
-    with pytest.raises(NodeUnreachable, match="any more: it was killed"):
-        fetch_snapshot(tmp_path)
-
-
-def test_a_node_that_does_not_answer_is_not_waited_for_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("node.report.TIMEOUT_S", 0.05)
-    open_token(tmp_path)
-    with (
-        open_listener("127.0.0.1", 0) as listener,
-        write_address(tmp_path, listener),
-        pytest.raises(NodeUnreachable, match="does not answer: timed out"),
-    ):
-        fetch_snapshot(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "another version"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n\x1b]0;x\x07", "another version"),
-        (b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", "status 401"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000, "more than 1000 bytes"),
-        (b"\x1b[2J\r\n\r\n", "does not answer"),
-        (b"", "does not answer"),
-    ],
-)
-@trio_test
-async def test_whatever_else_answers_on_the_port_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, reason: str
-) -> None:
-    monkeypatch.setattr("node.report.MAX_ANSWER_BYTES", 1000)
-    open_token(tmp_path)
-
-    def reply(listener: socket.socket) -> None:
-        there, _ = listener.accept()
-        with there:
-            there.recv(65536)
-            there.sendall(answer)
-
-    with (
-        trio.fail_after(30),
-        open_listener("127.0.0.1", 0) as listener,
-        write_address(tmp_path, listener),
-    ):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, reply, listener)
-            with pytest.raises(NodeUnreachable, match=reason) as caught:
-                await trio.to_thread.run_sync(fetch_snapshot, tmp_path)
-            assert str(caught.value).isprintable()
-
-
-def test_a_token_that_others_may_read_is_not_sent(tmp_path: Path) -> None:
-    open_token(tmp_path)
-    (tmp_path / TOKEN_FILE).chmod(0o644)
-    with (
-        open_listener("127.0.0.1", 0) as listener,
-        write_address(tmp_path, listener),
-        pytest.raises(HomeError, match="chmod 600"),
-    ):
-        fetch_snapshot(tmp_path)
-
-
-def test_the_status_begins_with_the_warnings_and_says_the_rest_in_words() -> None:
+def test_the_status_says_in_words_what_it_does_and_what_is_unusual() -> None:
     text = status_of(SNAPSHOT)
-    assert text.startswith("! vLLM does not work here")
+    paragraph = text.partition("mode  ")[0]
+    assert "Unusual: vLLM does not work here" in paragraph
     for part in (
         "in the swarm easy runs since",
-        "has made 124 of 700 rounds. It generates answers, for 3.2 s so far.",
-        "Of its last 6 rounds, 5 learned from peers: 14 foreign groups, with 4 wanted in each",
+        "has made 124 of 700 rounds. It generates answers, and waits for the engine, for 3.2 s so",
+        "Of its last 6 rounds, 5 learned from peers: 14 foreign groups, with 4 wanted in the",
         "0.125 ± 0.020 at round 0",
         "0.500 ± 0.031 at round 100, 256 questions; pass@8 0.875",
         "claims_differ 7, duplicate 4",
@@ -214,7 +108,7 @@ def test_a_node_before_its_first_round_has_a_status() -> None:
         warnings=(),
     )
     text = status_of(fresh)
-    assert "It is starting: it loads the model" in text
+    assert "It is starting, and waits for the model to be loaded" in text
     assert "No peer is connected" in text
     assert "no peer" in shown(partial(print_peers, fresh))
 
