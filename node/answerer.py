@@ -26,6 +26,7 @@ from node.pipe import (
     Verdicts,
     Verify,
 )
+from node.rollout_log import OwnRollouts
 from node.threads import in_thread
 from rewards.draw import draw_common, draw_held_out, draw_training, epoch_of
 from rewards.question import Expansion
@@ -56,6 +57,7 @@ class Answerer:
         model: str,
         clock: Callable[[], float],
         rng: random.Random | None = None,
+        own: OwnRollouts | None = None,
     ) -> None:
         """
         Args:
@@ -63,6 +65,7 @@ class Answerer:
             rules: of the swarm: which questions are common to its nodes, and for how long.
             model: name that peers see; a claim.
             clock: Unix seconds.
+            own: is told of what the learner answers, for people to read.
         """
         self._config = config
         self._verifier = verifier
@@ -75,6 +78,7 @@ class Answerer:
         self._model = model
         self._clock = clock
         self._random = rng or random.Random()
+        self._own = own or OwnRollouts("", model, clock)
         self.task_names: tuple[str, ...] = ()
         self.has_tasks = trio.Event()
         """Set when it is known which tasks this machine judges as the manifest says."""
@@ -92,13 +96,18 @@ class Answerer:
         try:
             match request:
                 case DrawQuestions():
-                    return Questions(tuple(await in_thread(self._draw_training, request)))
+                    drawn = await in_thread(self._draw_training, request)
+                    self._own.asked(request.round, drawn)
+                    return Questions(tuple(drawn))
                 case DrawCommon():
-                    return Questions(tuple(await in_thread(self._draw_common, request)))
+                    drawn = await in_thread(self._draw_common, request)
+                    self._own.asked(request.round, drawn)
+                    return Questions(tuple(drawn))
                 case DrawHeldOut():
                     return Questions(tuple(await in_thread(self._draw_held_out, request)))
                 case Verify(rollouts=rollouts):
                     verdicts = await in_thread(self._verifier.judge, rollouts)
+                    self._own.judged(rollouts, verdicts)
                     return Verdicts(tuple(tuple(one) for one in verdicts))
                 case ShareOwn(groups=groups):
                     offered = [

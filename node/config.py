@@ -269,6 +269,9 @@ class QuotaConfig(_Section):
     """Of rollouts, kept on disk while these live, so that none is judged twice: 53 MiB."""
     proofs_mib: int = Field(default=16, ge=2)
     """What liars signed, kept on disk; the oldest give way."""
+    shown_mib: int = Field(default=24, ge=0)
+    """Rollouts kept on disk to be read by people, a third each for own ones, admitted ones of
+    peers, and refused ones; the oldest give way. 0 keeps none."""
 
 
 class ApiConfig(_Section):

@@ -35,6 +35,7 @@ from node.home import keep_seed, open_home
 from node.manifest_check import address_problem
 from node.network_settings import network_options, peer_limits
 from node.pipe import HeldOutDone, RoundDone
+from node.rollout_log import OwnRollouts
 from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
 from node.status import (
     WHAT_IT_DOES,
@@ -55,6 +56,7 @@ from rewards.verifier import Verifier
 from swarm.catch_up import CatchUp, CatchUpStats
 from swarm.database import DatabaseTooNew
 from swarm.identity import SEQUENCE_FILE, Sequences, open_identity
+from swarm.intake import Outcome
 from swarm.judge import NoJudge, VerifierJudge
 from swarm.ledger import PeerRecord
 from swarm.libp2p import Libp2pGossip, open_libp2p
@@ -114,6 +116,7 @@ class Work:
 
     verifier: Verifier
     publisher: Publisher
+    own: OwnRollouts
 
 
 @asynccontextmanager
@@ -152,6 +155,7 @@ async def open_control(
         )
         work: Work | None = None
         if verifier is not None:
+            own = OwnRollouts(identity.node_id, config.policy.model)
             publisher = Publisher(
                 identity,
                 manifest.swarm_id,
@@ -161,9 +165,10 @@ async def open_control(
                 gossip,
                 store.offload,
                 kept=store.announcements,
+                hear_kept=own.hear_kept,
             )
             gossip.twins.incarnation = publisher.incarnation
-            work = Work(verifier, publisher)
+            work = Work(verifier, publisher, own)
         yield Control(config, manifest, store, gossip, limits, listener, work, learner)
 
 
@@ -212,6 +217,7 @@ class Control:
             store.offload,
             kept=store.announcements,
             peer_limits=limits,
+            hear_outcome=self._hear_outcome,
         )
         self._catch_up = CatchUp(gossip, store.announcements, self._intake.hear, store.offload)
         self._answerer: Answerer | None = None
@@ -228,6 +234,7 @@ class Control:
                 rules=manifest.rules,
                 model=config.policy.model,
                 clock=time.time,
+                own=work.own,
             )
             self._supervisor = Supervisor(config, self._answerer.answer, self._hear, learner)
 
@@ -315,11 +322,22 @@ class Control:
         reports.append(report)
         self._measured.total_tokens = news.total_tokens
         await offload(history.put_round, report)
+        await self._keep_rollouts(report)
         for group in report.foreign:
             if group.fate is ForeignFate.USED:
                 ledger.count_used(group.author, 1)
             else:
                 ledger.count_refused(group.author, group.fate.value)
+
+    async def _keep_rollouts(self, report: RoundReport) -> None:
+        """For people to read: what was answered in the round, and what was made of peers'."""
+        assert self._work is not None
+        own = self._work.own.take(report.round)
+        await self._store.offload(self._store.rollouts.add_own, own)
+        await self._store.offload(self._store.rollouts.note_round, report)
+
+    async def _hear_outcome(self, outcome: Outcome) -> None:
+        await self._store.offload(self._store.rollouts.add_foreign, outcome)
 
     async def _measure(self) -> None:
         """Refreshes once a second what snapshots show of the database and of /proc."""

@@ -9,6 +9,7 @@ import trio
 
 from node.config import NodeConfig
 from node.history import History
+from node.rollout_log import RolloutLog
 from node.threads import OneAtATime
 from swarm import catalogue
 from swarm.announcements import Announcements
@@ -26,6 +27,7 @@ class Store:
     announcements: Announcements
     ledger: Ledger
     history: History
+    rollouts: RolloutLog
     offload: Offload
 
     async def find(self, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -46,14 +48,15 @@ async def open_store(
     database = await offload(open_database, home / "pool.sqlite")
     try:
         ledger = await offload(Ledger, database, max_proof_bytes=config.quota.proofs_mib * 2**20)
+        pool = await offload(
+            Pool,
+            database,
+            rules.lifetime_s,
+            max_bytes=config.swarm.pool_mib * 2**20,
+            max_seen=config.quota.seen_hashes,
+        )
         yield Store(
-            pool=await offload(
-                Pool,
-                database,
-                rules.lifetime_s,
-                max_bytes=config.swarm.pool_mib * 2**20,
-                max_seen=config.quota.seen_hashes,
-            ),
+            pool=pool,
             announcements=await offload(
                 Announcements,
                 database,
@@ -62,6 +65,7 @@ async def open_store(
             ),
             ledger=ledger,
             history=await offload(History, database, "generated_" * (config.mode == "generate")),
+            rollouts=await offload(RolloutLog, database, pool, config.quota.shown_mib * 2**20),
             offload=offload,
         )
     finally:

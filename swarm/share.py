@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 OwnRollout = tuple[Question, Sequence[Answer], Sequence[bool], int]
 """Question, answers, whether each is correct, and the policy round that gave them."""
 
+HearKept = Callable[[Rollout, bytes], None]
+"""An own rollout as it is shared, and its hash; called from the database's thread."""
+
 _HEAD_BYTES = 512
 """Of an announcement without its entries, seal included: at most so many."""
 
@@ -60,12 +63,14 @@ class Publisher:
         offload: Offload,
         clock: Callable[[], float] = time.time,
         kept: Announcements | None = None,
+        hear_kept: HearKept = lambda rollout, hash: None,
     ) -> None:
         """Takes a sequence: the incarnation of all announcements of this process.
 
         Args:
             clock: Unix seconds.
             kept: where announcements are kept for peers that are away; None keeps none.
+            hear_kept: is told of each rollout that peers may have from now on.
         """
         self._identity = identity
         self._swarm_id = swarm_id
@@ -76,6 +81,7 @@ class Publisher:
         self._offload = offload
         self._clock = clock
         self._kept = kept
+        self._hear_kept = hear_kept
         self._incarnation = sequences.take()
         self._stats = ShareStats()
 
@@ -194,7 +200,9 @@ class Publisher:
             )
             return None
         self._pool.add_own(record, rollout, correct)
-        return Entry(rollout_hash(record), question, len(record), tuple(correct), policy_round)
+        hash = rollout_hash(record)
+        self._hear_kept(rollout, hash)
+        return Entry(hash, question, len(record), tuple(correct), policy_round)
 
 
 def _parts(rollouts: Sequence[OwnRollout]) -> Iterator[list[OwnRollout]]:
