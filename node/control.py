@@ -36,6 +36,7 @@ from node.manifest_check import address_problem
 from node.network_settings import network_options, peer_limits
 from node.pipe import HeldOutDone, RoundDone
 from node.rollout_log import OwnRollouts
+from node.sd_notify import find_systemd, keep_informed
 from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
 from node.status import (
     WHAT_IT_DOES,
@@ -259,6 +260,8 @@ class Control:
             nursery.start_soon(self._measure)
             nursery.start_soon(self._watch_lag)
             nursery.start_soon(self._take_in)
+            if (systemd := find_systemd()) is not None:
+                nursery.start_soon(keep_informed, systemd, self.snapshot)
             end = await self._supervisor.run()
             self._log_end(end)
             if end.all_rounds and self._config.swarm.stay:
