@@ -17,6 +17,8 @@ from node.cli_demo import demo
 from node.cli_doctor import doctor
 from node.cli_eval import evaluate
 from node.cli_experiment import experiment
+from node.cli_home import init, rollback
+from node.cli_key import key_app
 from node.cli_manifest import join, manifest_app
 from node.cli_options import console, errors
 from node.cli_peers import peers_app
@@ -38,6 +40,7 @@ MAX_ERROR_LINES, MAX_ERROR_CHARS = 50, 2000
 """Of an error, whose text may quote a stranger's file."""
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(init)
 app.command()(run)
 app.command()(join)
 app.command()(status)
@@ -45,7 +48,9 @@ app.command()(rounds)
 app.add_typer(peers_app, name="peers")
 app.add_typer(pool_app, name="pool")
 app.command()(doctor)
+app.command()(rollback)
 app.add_typer(config_app, name="config")
+app.add_typer(key_app, name="key")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(manifest_app, name="manifest")
 app.command("eval")(evaluate)

@@ -14,7 +14,7 @@ from node.cli_options import (
     parse_settings,
     write_json,
 )
-from node.config import load_config
+from node.config import load_node_config
 from node.exit_status import Exit
 
 
@@ -29,7 +29,7 @@ def doctor(
     from node.doctor import Level, examine, print_finding
 
     flags = {"home": home, "manifest": manifest}
-    chosen = load_config(config, flags | parse_settings(settings))
+    chosen = load_node_config(config, flags | parse_settings(settings))
     findings = []
     logging.disable()  # all that matters is in the findings
     try:

@@ -17,7 +17,7 @@ from node.cli_options import (
     errors,
     parse_settings,
 )
-from node.config import ConfigError, load_config
+from node.config import ConfigError, load_node_config
 from node.log import log_to
 
 
@@ -51,7 +51,7 @@ def run(
         "seed": seed,
         "manifest": manifest,
     }
-    chosen = load_config(config, flags | parse_settings(settings))
+    chosen = load_node_config(config, flags | parse_settings(settings))
     if not chosen.has_policy:
         for name, given in (("--model", model), ("--engine", engine), ("--rounds", rounds)):
             if given is not None:

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from node.cli_options import AsJson, Home, ManifestName, console, write_json
-from node.config import NodeConfig, load_config
+from node.config import NodeConfig, load_node_config
 from node.exit_status import Exit
 from node.manifest_edit import write_digests
 from node.task_check import check_tasks
@@ -108,5 +108,5 @@ def _tasks_of(
 ) -> tuple[NodeConfig, Manifest]:
     """Settings and swarm file; what becomes of workers stands in the answer, not in the log."""
     logging.getLogger("rewards").setLevel(logging.CRITICAL)
-    config = load_config(None, {"manifest": manifest, "home": home})
+    config = load_node_config(None, {"manifest": manifest, "home": home})
     return config, load_manifest(config.manifest_file, verify=verify)

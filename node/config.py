@@ -17,9 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 Engine = Literal["auto", "vllm", "vllm-process", "transformers"]
 Mode = Literal["train", "generate", "observe", "relay"]
+LogFormat = Literal["human", "json"]
 
 SWARM_FILE = "swarm.toml"
 """In a home: the file of the swarm that it joined."""
+NODE_FILE = "node.toml"
+"""In a home: its settings."""
+MAX_CONFIG_BYTES = 2**20
+"""Of a file of settings."""
 NODE_PEERS, RELAY_PEERS = 64, 256
 ENVIRONMENT_PREFIX = "SAPO_"
 INSTALLERS = {"SAPO_PYTHON", "SAPO_EXTRA"}
@@ -299,6 +304,12 @@ class EvaluateConfig(_Section):
     """Rounds between further evaluations; 0 makes none."""
 
 
+class LogConfig(_Section):
+    format: LogFormat = "human"
+    """Lines for people, or one JSON object per line. Where `sapo run` shows its live view, the log
+    goes to `logs/node.log` in the home."""
+
+
 class _Origins(dict[str, str]):
     """Settings are equal wherever they come from."""
 
@@ -336,6 +347,7 @@ class NodeConfig(_Section):
     api: ApiConfig = ApiConfig()
     supervise: SuperviseConfig = SuperviseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    log: LogConfig = LogConfig()
 
     _origins: _Origins = PrivateAttr(default_factory=_Origins)
 
@@ -404,6 +416,26 @@ def load_config(
     return config
 
 
+def load_node_config(
+    file: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> NodeConfig:
+    """As `load_config`; where no file is named, with the home's own `node.toml`, if it has one.
+
+    A `home` in that file says nothing: it is where it lies.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    if file is None:
+        home = load_config(flags=flags, environment=environment).home
+        if (home / NODE_FILE).is_file():
+            config = load_config(home / NODE_FILE, flags, environment)
+            return config if config.home == home else config.model_copy(update={"home": home})
+    return load_config(file, flags, environment)
+
+
 def find_home(flag: Path | None) -> Path:
     """The node's directory: as the flag says, else SAPO_HOME, else the default.
 
@@ -445,10 +477,14 @@ def _leaves(section: type[BaseModel], prefix: str) -> Sequence[str]:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        with file.open("rb") as opened:
+            data = opened.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{file}: more than {MAX_CONFIG_BYTES} bytes; is it the right file?")
+        return tomllib.loads(data.decode())
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from node.config import ConfigError, NodeConfig
 from node.data import find_data, keep_data
+from node.settings_file import as_toml
 from swarm.identity import open_identity
 from swarm.manifest import load_manifest
 
@@ -107,22 +108,6 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
-
-
-def as_toml(config: NodeConfig) -> str:
-    """The settings that differ from the defaults, as `load_config` reads them."""
-    tree = config.model_dump(mode="json", exclude_defaults=True)
-    lines = [f"{key} = {_value(value)}" for key, value in tree.items() if type(value) is not dict]
-    for name, section in tree.items():
-        if type(section) is dict and section:
-            lines += ["", f"[{name}]", *(f"{key} = {_value(section[key])}" for key in section)]
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: object) -> str:
-    """One TOML value. JSON's notation is TOML's for booleans, numbers, texts and lists, but for
-    the delete character, which TOML wants escaped."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _write_manifest(source: Path, target: Path, peers: Sequence[str]) -> Path:

@@ -6,7 +6,8 @@ import pytest
 
 from node.config import load_config
 from node.data import find_data
-from node.demo_home import Place, as_toml, free_ports, lay_out
+from node.demo_home import Place, free_ports, lay_out
+from node.settings_file import as_toml
 from swarm.identity import Identity
 from swarm.manifest import load_manifest, parse_manifest
 
