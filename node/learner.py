@@ -23,7 +23,7 @@ from node.exit_status import Exit
 from node.generate import GenerationFailed
 from node.home import HomeError
 from node.log import log_to
-from node.pipe import Done, Failed, LearnerPipe, Narrator, PipeExchange
+from node.pipe import Checkpointed, Done, Failed, LearnerPipe, Narrator, PipeExchange
 from node.status import Stage, Status
 from rewards.verifier import VerifierBroken
 from swarm.manifest import ManifestError, load_manifest
@@ -65,7 +65,8 @@ def run(pipe: LearnerPipe, config: NodeConfig) -> None:
         hold_learner_lock(config.home),
         open_learner(config, manifest, exchange, status) as node,
     ):
-        node.stop_asked = pipe.stop_asked
+        node.orders = pipe.orders
+        node.hear_checkpoint = lambda number: pipe.tell(Checkpointed(number))
         narrator.round, narrator.total_tokens = node.state.round, node.state.total_tokens
         narrator.tell()
         checkpoint = node.run(config.rounds)

@@ -16,6 +16,7 @@ from node.evaluate import HeldOut, evaluate, read_heldout, write_heldout
 from node.exchange import Exchange
 from node.experience import Experience
 from node.groups import VerifiedRollout
+from node.orders import Orders
 from node.policy import Policy
 from node.reward import NO_TERMS, RewardTerms
 from node.round_report import foreign_groups, report_round
@@ -71,7 +72,14 @@ class Node:
         self.status = status
         self.reward = reward
         self.clock = clock
-        self.stop_asked = threading.Event()
+        self.orders = Orders()
+        self.hear_checkpoint: Callable[[int], None] = lambda number: None
+        """Is told the round of a checkpoint that was ordered, once it is written."""
+
+    @property
+    def stop_asked(self) -> threading.Event:
+        """Of the orders."""
+        return self.orders.stop_asked
 
     def run_round(self) -> RoundReport:
         """SAPO, one round of one node.
@@ -119,6 +127,7 @@ class Node:
         A stop is answered after the stage under way, or after the round if its update has begun.
         Held-out questions are asked before the first round, after every `evaluate_every` and after
         the last of `rounds`, unless the answer is on disk. Returns the last round's checkpoint.
+        Other orders are heeded between rounds.
         """
         self.status.heldout = [
             heldout_status(number, found)
@@ -126,9 +135,11 @@ class Node:
             if number <= self.state.round  # later ones are of rounds that a crash undid
         ]
         try:
+            self._heed_orders()
             if self._is_exam_due:
                 self.evaluate()
             while not self.stop_asked.is_set() and (rounds is None or self.state.round < rounds):
+                self._heed_orders()
                 self.run_round()
                 if self.state.round % self.checkpoint_every == 0:
                     self.checkpoint()
@@ -147,6 +158,17 @@ class Node:
         """Before the first round, and every `evaluate_every`."""
         number, every = self.state.round, self.evaluate_every
         return number == 0 or (every > 0 and number % every == 0)
+
+    def _heed_orders(self) -> None:
+        """Between two rounds: writes a checkpoint that was ordered, and waits out a pause."""
+        while True:
+            if self.orders.take_checkpoint():
+                self.checkpoint()
+                self.hear_checkpoint(self.state.round)
+            if self.stop_asked.is_set() or not self.orders.is_paused:
+                return
+            self.status.enter(Stage.PAUSED)
+            self.orders.wait_in_pause()
 
     def checkpoint(self) -> Path:
         """Writes the present state; where it stands on disk already, nothing is written."""

@@ -2,7 +2,7 @@
 
 A message is a frame: 4 bytes length (big-endian), then msgpack. The learner asks, one question at a
 time, and is answered; in between it tells what it does. The control process begins with `Begin`,
-and may say `Stop` at any time. When the pipe breaks, the learner ends at once: without a control
+and may give an Order at any time. When the pipe breaks, the learner ends at once: without a control
 process nobody would watch it. Both ends are this program on this machine: nothing here meets bytes
 of a stranger but as strings inside of messages.
 """
@@ -20,6 +20,7 @@ import msgspec
 from node.batch import Want, may_share
 from node.config import Share
 from node.groups import Origin, OwnRollout, VerifiedRollout
+from node.orders import Orders
 from node.status import HeldOutStatus, RoundReport, Status
 from rewards.frames import frame
 from rewards.question import Answer, Expansion, Judged, Question, Verdict
@@ -118,6 +119,13 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     exit_status: int
 
 
+class Checkpointed(msgspec.Struct, frozen=True, tag=True):
+    """A checkpoint that was asked for is written."""
+
+    round: int
+    """Rounds that the policy in it has made."""
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
     """The learner ends in order, stopped or with all rounds made. A checkpoint is written."""
 
@@ -133,6 +141,8 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
 
     config: str
     """NodeConfig as JSON."""
+    is_paused: bool = False
+    """As if SetPaused had followed at once."""
 
 
 class Questions(msgspec.Struct, frozen=True, tag=True):
@@ -178,9 +188,20 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """Finish or abandon the round, write a checkpoint, end."""
 
 
+class SetPaused(msgspec.Struct, frozen=True, tag=True):
+    """Begin no new round, or begin rounds again."""
+
+    is_paused: bool
+
+
+class WriteCheckpoint(msgspec.Struct, frozen=True, tag=True):
+    """Write one before the next round, and tell Checkpointed."""
+
+
 Request = DrawQuestions | DrawCommon | DrawHeldOut | Verify | ShareOwn | TakeForeign
-Told = AtStage | RoundDone | HeldOutDone | Failed | Done
+Told = AtStage | RoundDone | HeldOutDone | Checkpointed | Failed | Done
 Reply = Questions | Verdicts | Shared | ForeignRollouts | Broken
+Order = SetPaused | WriteCheckpoint | Stop
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_from_learner: Callable[[bytes], Request | Told] = msgspec.msgpack.Decoder(
@@ -193,15 +214,24 @@ decode_from_learner: Callable[[bytes], Request | Told] = msgspec.msgpack.Decoder
     | AtStage
     | RoundDone
     | HeldOutDone
+    | Checkpointed
     | Failed
     | Done
 ).decode
-decode_from_control: Callable[[bytes], Begin | Stop | Reply] = msgspec.msgpack.Decoder(
-    Begin | Stop | Questions | Verdicts | Shared | ForeignRollouts | Broken
+decode_from_control: Callable[[bytes], Begin | Order | Reply] = msgspec.msgpack.Decoder(
+    Begin
+    | SetPaused
+    | WriteCheckpoint
+    | Stop
+    | Questions
+    | Verdicts
+    | Shared
+    | ForeignRollouts
+    | Broken
 ).decode
 
 
-def as_frame(message: Request | Told | Reply | Begin | Stop) -> bytes:
+def as_frame(message: Request | Told | Reply | Begin | Order) -> bytes:
     """A message ready to be written."""
     return frame(_encode(message))
 
@@ -231,7 +261,7 @@ class LearnerPipe:
             on_broken: called by the reading thread when the control process is gone; by default
                 the process ends at once with EXIT_ALONE.
         """
-        self.stop_asked = threading.Event()
+        self.orders = Orders()
         self._incoming = incoming
         self._outgoing = outgoing
         self._on_broken = on_broken or (lambda: os._exit(EXIT_ALONE))
@@ -281,11 +311,18 @@ class LearnerPipe:
             if not payload:
                 self._on_broken()
                 return
-            message = decode_from_control(payload)
-            if isinstance(message, Stop):
-                self.stop_asked.set()
-            else:
-                self._replies.put(message)
+            match decode_from_control(payload):
+                case Stop():
+                    self.orders.stop()
+                case SetPaused(is_paused=is_paused):
+                    self.orders.pause(is_paused)
+                case WriteCheckpoint():
+                    self.orders.ask_checkpoint()
+                case Begin() as begin:
+                    self.orders.pause(begin.is_paused)
+                    self._replies.put(begin)
+                case reply:
+                    self._replies.put(reply)
 
 
 class Asks(Protocol):

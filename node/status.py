@@ -30,6 +30,8 @@ class Stage(StrEnum):
     SYNCING = "syncing"
     CHECKPOINTING = "checkpointing"
     EVALUATING = "evaluating"
+    PAUSED = "paused"
+    """By an operator: no new round begins until it is resumed."""
     STOPPED = "stopped"
 
 
@@ -208,11 +210,15 @@ class Status:
         """How long the present stage has lasted."""
         return self.clock() - self.stage_since
 
+    def enter(self, stage: Stage) -> None:
+        """Names what happens from now on; it counts for no round."""
+        self.stage, self.stage_since = stage, self.clock()
+        self.on_change()
+
     @contextmanager
     def during(self, stage: Stage) -> Iterator[None]:
         """Names what happens inside, and adds its duration to the round."""
-        self.stage, self.stage_since = stage, self.clock()
-        self.on_change()
+        self.enter(stage)
         try:
             yield
         finally:
@@ -251,6 +257,12 @@ class PeerStatus(msgspec.Struct, frozen=True):
     """Refusals that are proven and charged to it."""
     last_heard: float = 0.0
     """Unix seconds of its last announcement; 0 if never."""
+    banned: bool = False
+    """By this node's operator."""
+    banned_until: float | None = None
+    """Unix seconds; None: for good, or not at all."""
+    ban_reason: str = ""
+    """As the operator gave it."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
@@ -390,6 +402,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Of the manifest, but not offered and not judged by this node -> why, as a sentence."""
     isolation: Isolation | None = None
     """What keeps the verifier's workers from files and network; None until one is ready."""
+    paused: bool = False
+    """By an operator: when the round under way is finished, none begins until it is resumed."""
 
     @property
     def learns(self) -> bool:

@@ -1,13 +1,14 @@
 """Starts the learner process, answers it, watches it, and starts it again from its checkpoint."""
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -16,13 +17,17 @@ from node.escape import printable
 from node.pipe import (
     AtStage,
     Begin,
+    Checkpointed,
     Done,
     Failed,
     HeldOutDone,
+    Order,
     Reply,
     Request,
     RoundDone,
+    SetPaused,
     Stop,
+    WriteCheckpoint,
     as_frame,
     decode_from_learner,
     frame_size,
@@ -37,6 +42,10 @@ MAX_ERROR_CHARS = 500
 
 Serve = Callable[[Request], Awaitable[Reply]]
 Hear = Callable[[RoundDone | HeldOutDone], Awaitable[None]]
+
+
+class LearnerAbsent(RuntimeError):
+    """There is no learner that could do what was ordered; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +69,13 @@ class Supervisor:
         serve: Serve,
         hear: Hear,
         command: tuple[str, ...] | None = None,
+        is_paused: bool = False,
     ) -> None:
         """
         Args:
             serve: answers what the learner asks.
             hear: is told of finished rounds and evaluations.
+            is_paused: whether it begins in a pause.
             command: starts a learner, with the two descriptors appended; for tests.
         """
         self._config = config
@@ -84,6 +95,9 @@ class Supervisor:
         self._last_error = ""
         self._next_start: float | None = None
         self._end: LearnerEnd | None = None
+        self._is_paused = is_paused
+        self._ordered: list[_Ordered] = []
+        """Checkpoints that are waited for."""
 
     def status(self) -> LearnerStatus:
         """What there is to show."""
@@ -105,6 +119,42 @@ class Supervisor:
     def stop(self) -> None:
         """Lets the learner finish, within `stop_s`; `run` then returns."""
         self._stop_asked.set()
+
+    async def set_paused(self, is_paused: bool) -> None:
+        """Begins or ends a pause, of this life and those that follow."""
+        self._is_paused = is_paused
+        await self._send(SetPaused(is_paused))
+
+    async def checkpoint(self) -> int:
+        """Has a checkpoint written when the round under way is finished, or at once in a pause;
+        returns its round when it is on the disk. One that stops writes its last.
+
+        Raises:
+            LearnerAbsent: none runs, or it ended before.
+        """
+        if self._end is not None and self._end.all_rounds:
+            return self._at.round
+        if self._process is None:
+            raise LearnerAbsent("the learner is not running, and its last checkpoint stands")
+        ordered = _Ordered()
+        self._ordered.append(ordered)
+        try:
+            await self._send(WriteCheckpoint())
+            await ordered.is_over.wait()
+        finally:
+            if ordered in self._ordered:
+                self._ordered.remove(ordered)
+        if ordered.round is None:
+            why = self._last_error or "it was stopped"
+            raise LearnerAbsent(f"the learner ended before it was written: {why}")
+        return ordered.round
+
+    def _end_orders(self, number: int | None) -> None:
+        """Tells those who wait for a checkpoint: its round, or None where there will be none."""
+        ordered, self._ordered = self._ordered, []
+        for one in ordered:
+            one.round = number
+            one.is_over.set()
 
     def kill(self) -> None:
         """Ends the learner's whole process group at once."""
@@ -168,7 +218,7 @@ class Supervisor:
                 trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(self._watch)
-                await self._send(Begin(self._config.model_dump_json()))
+                await self._send(Begin(self._config.model_dump_json(), self._is_paused))
                 end = await self._answer(from_learner)
                 with trio.move_on_after(self._limits.stop_s):
                     await process.wait()
@@ -179,10 +229,11 @@ class Supervisor:
             with trio.CancelScope(shield=True):
                 await process.wait()
             self._process, self._to_learner = None, None
-        if end is None:
-            self._note_death(process.returncode)
-            if self._stop_asked.is_set():
-                return LearnerEnd(was_killed=was_killed or process.returncode == -signal.SIGKILL)
+            if end is None:
+                self._note_death(process.returncode)
+            self._end_orders(None)
+        if end is None and self._stop_asked.is_set():
+            return LearnerEnd(was_killed=was_killed or process.returncode == -signal.SIGKILL)
         return end
 
     async def _answer(self, stream: trio.lowlevel.FdStream) -> LearnerEnd | None:
@@ -195,10 +246,13 @@ class Supervisor:
                     self._set_stage(at)
                 case (RoundDone() | HeldOutDone()) as news:
                     await self._hear(news)
+                case Checkpointed(round=number):
+                    self._end_orders(number)
                 case Failed(message=message, exit_status=status):
                     end = LearnerEnd(failure=message, exit_status=status)
                     self._last_error = printable(message, MAX_ERROR_CHARS)
                 case Done(all_rounds=all_rounds):
+                    self._end_orders(self._at.round)
                     end = LearnerEnd(all_rounds=all_rounds)
                 case request:
                     await self._send(await self._serve(request))
@@ -220,6 +274,8 @@ class Supervisor:
                 self.kill()
                 return
             limit_s = self._limits.hang_s if self._is_ready else self._limits.start_s
+            if self._at.stage == Stage.PAUSED:
+                limit_s = math.inf
             if now - self._at_since > limit_s:
                 logger.error("the learner hangs: %s for %.0f s", self._at.stage, limit_s)
                 self._last_error = f"hung: {self._at.stage} for more than {limit_s:g} s"
@@ -231,7 +287,7 @@ class Supervisor:
                 else:
                     await trio.sleep(CHECK_EVERY_S)
 
-    async def _send(self, message: Reply | Begin | Stop) -> None:
+    async def _send(self, message: Reply | Begin | Order) -> None:
         """Writes to the learner; one that has ended is noticed by `_answer`."""
         async with self._send_lock:
             if self._to_learner is None:
@@ -253,6 +309,15 @@ class Supervisor:
             self._last_error = f"ended with status {status}; its traceback stands in the log"
 
 
+@dataclass(eq=False, slots=True)
+class _Ordered:
+    """A checkpoint that somebody waits for."""
+
+    is_over: trio.Event = field(default_factory=trio.Event)
+    round: int | None = None
+    """Of the checkpoint; None where there is none."""
+
+
 class NoLearner:
     """Stands where a Supervisor would in a node without a policy: waits until it is to stop."""
 
@@ -266,6 +331,14 @@ class NoLearner:
     def stop(self) -> None:
         """Lets `run` return."""
         self._stop_asked.set()
+
+    async def set_paused(self, is_paused: bool) -> None:
+        """See Supervisor. Raises LearnerAbsent."""
+        raise LearnerAbsent("this node makes no rounds")
+
+    async def checkpoint(self) -> int:
+        """See Supervisor. Raises LearnerAbsent."""
+        raise LearnerAbsent("this node makes no rounds")
 
     def kill(self) -> None:
         """Nothing to end."""

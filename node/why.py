@@ -26,6 +26,7 @@ DOING = {
     Stage.SYNCING: "brings the new weights into the engine",
     Stage.CHECKPOINTING: "writes a checkpoint, and waits for the disk",
     Stage.EVALUATING: "measures itself on held-out questions",
+    Stage.PAUSED: "is paused by its operator, and makes no rounds until it is resumed",
     Stage.STOPPED: "has stopped",
 }
 

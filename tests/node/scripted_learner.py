@@ -5,6 +5,8 @@
 The behaviours: "rounds" makes the rounds that it is asked for and ends; "crash" dies in each life;
 "crash-once" dies once (a file beside tells); "hang" goes silent after a stage; "deaf" ignores a
 stop; "refuse" ends with something that a person must change; "wait" idles until it is stopped;
+"orders" makes rounds, heeds its orders in between, and dies instead of a checkpoint where a file
+tells it to;
 "exchange" answers each question once rightly and once wrongly, shares both, and writes down what
 verdicts it got and what it could learn from peers, until it is stopped.
 """
@@ -19,6 +21,7 @@ from node.batch import Want
 from node.config import NodeConfig
 from node.pipe import (
     AtStage,
+    Checkpointed,
     Done,
     DrawQuestions,
     Failed,
@@ -98,14 +101,30 @@ if behaviour in ("hang", "deaf"):
     sleep_for_ever()
 if behaviour == "wait":
     make_round(1)
-    pipe.stop_asked.wait()
+    pipe.orders.stop_asked.wait()
     pipe.tell(Done("checkpoints/round-00000001", False))
+    sys.exit(0)
+if behaviour == "orders":
+    orders, number = pipe.orders, 0
+    while not orders.stop_asked.is_set():
+        if orders.take_checkpoint():
+            if (Path(config.home) / "die").exists():
+                os.abort()
+            (Path(config.home) / "written").write_text(str(number))
+            pipe.tell(Checkpointed(number))
+        if orders.is_paused:
+            pipe.tell(AtStage("paused", number, "scripted", ""))
+            orders.wait_in_pause()
+        else:
+            number += 1
+            make_round(number)
+    pipe.tell(Done("checkpoints/round", False))
     sys.exit(0)
 if behaviour == "exchange":
     tasks = load_manifest(config.manifest_file).rules.tasks
     formats = {task.name: task.answer_format for task in tasks}
     for number in range(1, 1000):
-        if pipe.stop_asked.is_set():
+        if pipe.orders.stop_asked.is_set():
             break
         exchange(number, formats)
         pipe.tell(RoundDone(report(number), 10 * number))

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -580,3 +581,70 @@ def test_own_rollouts_keep_their_token_ids(tmp_path: Path, verifier: Verifier) -
     verified = node.exchange.verify(own)
     assert [one.token_ids for one in verified] == [one.token_ids for one in own]
     assert [len(one.verdicts) for one in verified] == [8, 8]
+
+
+def test_a_pause_waits_between_rounds_and_counts_for_none(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    node = make_node(tmp_path, verifier, num_heldout=8)
+    stages: list[str] = []
+    written: list[int] = []
+    paused = threading.Event()
+
+    def watch() -> None:
+        stages.append(node.status.stage)
+        if node.status.stage == Stage.PAUSED:
+            paused.set()
+        if len(node.status.reports) == 1 and node.status.stage == Stage.UPDATING:
+            node.orders.pause(True)  # while a round is under way, which is finished
+
+    node.status.on_change, node.hear_checkpoint = watch, written.append
+    node.orders.pause(True)
+    thread = threading.Thread(target=node.run, args=(3,))
+    thread.start()
+    assert paused.wait(60) and set(stages) == {Stage.PAUSED}, "not even an exam was begun"
+    node.clock = lambda: 2000.0
+    paused.clear()
+    node.orders.pause(False)
+    assert paused.wait(60)
+    assert node.state.round == 2 and written == []
+    node.orders.ask_checkpoint()
+    paused.clear()
+    assert paused.wait(60), "it is paused again when the checkpoint is written"
+    assert written == [2]
+    latest = node.checkpoints.latest()
+    assert latest is not None and latest[0].round == 2
+    node.orders.pause(False)
+    thread.join(60)
+    assert node.state.round == 3 and written == [2]
+    assert all(Stage.PAUSED not in report.seconds for report in node.status.reports)
+
+
+def test_a_checkpoint_is_ordered_in_between_and_written_once(
+    tmp_path: Path, verifier: Verifier
+) -> None:
+    node = make_node(tmp_path, verifier, checkpoint_every=100)
+    written: list[int] = []
+    node.hear_checkpoint = written.append
+
+    def order() -> None:
+        if len(node.status.reports) == 2 and node.status.stage == Stage.GENERATING:
+            node.orders.ask_checkpoint()
+
+    node.status.on_change = order
+    node.run(5)
+    assert written == [3]
+    assert [path.name[-1] for path in node.checkpoints.rounds()] == ["3", "5"]
+
+
+def test_a_stop_ends_a_pause(tmp_path: Path, verifier: Verifier) -> None:
+    node = make_node(tmp_path, verifier)
+    paused = threading.Event()
+    node.status.on_change = lambda: paused.set() if node.status.stage == Stage.PAUSED else None
+    node.orders.pause(True)
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    assert paused.wait(60)
+    node.orders.stop()
+    thread.join(60)
+    assert not thread.is_alive() and node.state.round == 0

@@ -12,6 +12,7 @@ from node.pipe import (
     AtStage,
     Begin,
     Broken,
+    Checkpointed,
     DrawCommon,
     DrawQuestions,
     ForeignRollout,
@@ -21,12 +22,14 @@ from node.pipe import (
     PipeExchange,
     Questions,
     RoundDone,
+    SetPaused,
     Shared,
     ShareOwn,
     Stop,
     TakeForeign,
     Verdicts,
     Verify,
+    WriteCheckpoint,
     as_frame,
     decode_from_learner,
     frame_size,
@@ -132,7 +135,7 @@ def test_a_broken_verifier_is_an_error_here(control: ControlEnd) -> None:
 
 def test_a_stop_is_heard_while_nothing_is_asked(control: ControlEnd) -> None:
     control.say(Stop())
-    assert control.pipe.stop_asked.wait(DEADLINE_S)
+    assert control.pipe.orders.stop_asked.wait(DEADLINE_S)
 
 
 def test_a_learner_notices_that_its_control_process_is_gone(control: ControlEnd) -> None:
@@ -159,3 +162,19 @@ def test_what_the_learner_does_is_told_once(control: ControlEnd) -> None:
 def test_a_frame_of_absurd_size_is_refused() -> None:
     with pytest.raises(ValueError, match="bytes"):
         frame_size(b"\xff\xff\xff\xff")
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_a_pause_holds_from_the_first_message(control: ControlEnd, is_paused: bool) -> None:
+    control.say(Begin("{}", is_paused))
+    assert control.pipe.begin().config == "{}"
+    assert control.pipe.orders.is_paused == is_paused
+
+
+def test_orders_are_heard_at_any_time(control: ControlEnd) -> None:
+    control.say(Begin("{}", True), SetPaused(False), WriteCheckpoint(), Stop())
+    assert control.pipe.orders.stop_asked.wait(DEADLINE_S)
+    assert not control.pipe.orders.is_paused
+    assert control.pipe.orders.take_checkpoint() and not control.pipe.orders.take_checkpoint()
+    control.pipe.tell(Checkpointed(7))
+    assert control.hear() == Checkpointed(7)
