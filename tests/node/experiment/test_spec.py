@@ -299,6 +299,7 @@ RUNS = {
     "attack": (16 * 3, 8, 50),
     "attack-fill": (9 * 3, 8, 50),
     "attack-dose": (8 * 2, 16, 50),
+    "weight": (3 * 5, 8, 48),
 }
 """Shipped experiment -> runs, nodes, rounds."""
 
