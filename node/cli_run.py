@@ -1,6 +1,6 @@
 """The command `sapo run`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,11 +14,16 @@ from node.cli_options import (
     Rounds,
     Seed,
     Settings,
+    console,
     errors,
     parse_settings,
 )
-from node.config import ConfigError, load_node_config
+from node.config import ConfigError, NodeConfig, load_node_config
 from node.log import log_to
+from node.run_view import node_view, shows_view
+
+if TYPE_CHECKING:
+    from node.supervisor import LearnerEnd
 
 
 def run(
@@ -39,9 +44,17 @@ def run(
         bool,
         typer.Option("--relay", help="Be a public bootstrap node and relay, without a policy."),
     ] = False,
+    log_format: Annotated[str | None, typer.Option(help="human or json: lines of the log.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live/--no-live", help="In a terminal: a view instead of the log.")
+    ] = True,
     settings: Settings = None,
 ) -> None:
-    """Run the node until it is stopped. SIGTERM: finish the round, checkpoint, end."""
+    """Run the node until it is stopped. SIGTERM: finish the round, checkpoint, end.
+
+    In a terminal it shows one live view, and the log goes to logs/node.log in the home; elsewhere
+    it logs to stderr.
+    """
     flags = {
         "mode": _mode(generate_only, observe, relay),
         "home": home,
@@ -50,6 +63,7 @@ def run(
         "rounds": rounds,
         "seed": seed,
         "manifest": manifest,
+        "log.format": log_format,
     }
     chosen = load_node_config(config, flags | parse_settings(settings))
     if not chosen.has_policy:
@@ -57,13 +71,26 @@ def run(
             if given is not None:
                 raise ConfigError(f"{name}: mode {chosen.mode} has no policy; leave it out")
     _ = chosen.manifest_file  # a wrong name is told before the seconds of the imports
-    log_to(None)
-    from node.control import run_node
-
-    end = run_node(chosen)
+    end = _run_here(chosen, live)
     if end.failure:
         errors.print(f"[bold red]sapo:[/] {escape(end.failure)}", highlight=False, soft_wrap=True)
     raise typer.Exit(end.exit_status)
+
+
+def _run_here(chosen: NodeConfig, live: bool) -> "LearnerEnd":
+    """With a live view where a person watches, else with the log on stderr."""
+    log_format = chosen.log.format
+    if not live or log_format == "json" or not shows_view(console):
+        log_to(None, format=log_format)
+        from node.control import run_node
+
+        return run_node(chosen)
+    with node_view(chosen.home, console) as board:
+        log_to(None, format=log_format)
+        board.listen()
+        from node.control import run_node
+
+        return run_node(chosen, show=board.show)
 
 
 def _mode(generate_only: bool, observe: bool, relay: bool) -> str | None:

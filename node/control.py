@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -52,6 +52,7 @@ from node.store import Store, open_store
 from node.supervisor import LearnerEnd, NoLearner, Supervisor
 from node.tasks import find_isolation, find_usable_tasks, open_verifier
 from node.threads import in_thread
+from node.watchdog import Watchdog
 from rewards.tasks import TaskFacts
 from rewards.verifier import Verifier
 from swarm.catch_up import CatchUp, CatchUpStats
@@ -77,19 +78,24 @@ LAG_MEMORY_S = 60.0
 LEAVE_S = 10.0
 """Seconds for leaving the swarm and closing everything, once the learner has ended."""
 
+Show = Callable[[Snapshot], None]
 
-def run_node(config: NodeConfig, learner: tuple[str, ...] | None = None) -> LearnerEnd:
+
+def run_node(
+    config: NodeConfig, learner: tuple[str, ...] | None = None, show: Show | None = None
+) -> LearnerEnd:
     """Runs a node to its end; see the top of this file.
 
     Args:
         learner: the command that starts a learner (node/supervisor.py); for tests.
+        show: is given a snapshot every second, in the trio thread.
 
     Raises:
         ConfigError, ManifestError, HomeError, IdentityError: what the user has to change.
         VerifierBroken: the tasks cannot be expanded and judged on this machine.
     """
     try:
-        return trio.run(_run, config, learner)
+        return trio.run(_run, config, learner, show)
     except BaseExceptionGroup as group:
         error = _first_of(group)
     except (ListenError, WrongAddress, WrongLibp2p, DatabaseTooNew) as wrong:
@@ -106,9 +112,11 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return group
 
 
-async def _run(config: NodeConfig, learner: tuple[str, ...] | None) -> LearnerEnd:
+async def _run(
+    config: NodeConfig, learner: tuple[str, ...] | None, show: Show | None
+) -> LearnerEnd:
     async with open_control(config, learner) as control:
-        return await control.run()
+        return await control.run(show)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +214,7 @@ class Control:
             num_foreign=make_strategy(config).most_foreign,
             shares=config.swarm.share != "none",
             hang_s=config.supervise.hang_s,
+            start_s=config.supervise.start_s,
             started=time.time(),
         )
         self._intake = make_intake(
@@ -250,7 +259,7 @@ class Control:
             self._gossip.addresses(),
         )
 
-    async def run(self) -> LearnerEnd:
+    async def run(self, show: Show | None = None) -> LearnerEnd:
         """Runs until the learner has ended in order, or a stop is asked and heeded."""
         self._say_mode()
         await self._recall()
@@ -259,6 +268,9 @@ class Control:
             nursery.start_soon(self._serve_api)
             nursery.start_soon(self._measure)
             nursery.start_soon(self._watch_lag)
+            nursery.start_soon(self._watch_stages)
+            if show is not None:
+                nursery.start_soon(self._show, show)
             nursery.start_soon(self._take_in)
             if (systemd := find_systemd()) is not None:
                 nursery.start_soon(keep_informed, systemd, self.snapshot)
@@ -379,6 +391,20 @@ class Control:
             await trio.sleep(MEASURE_EVERY_S)
             lags.append(trio.current_time() - began - MEASURE_EVERY_S)
             self._measured.lag_s = max(lags)
+
+    async def _watch_stages(self) -> None:
+        """Logs once of each stage that it lasts too long; snapshots warn of it all the time."""
+        limits = self._config.supervise
+        dog = Watchdog(limits.hang_s, limits.start_s)
+        while True:
+            if said := dog.look(self._supervisor.status(), self._measured.lately):
+                logger.warning("%s", said)
+            await trio.sleep(MEASURE_EVERY_S)
+
+    async def _show(self, show: Show) -> None:
+        while True:
+            show(self.snapshot())
+            await trio.sleep(MEASURE_EVERY_S)
 
     async def _serve_api(self) -> None:
         token = open_token(self._config.home)

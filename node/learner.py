@@ -43,6 +43,7 @@ def main() -> None:
     os.set_inheritable(incoming, False)
     pipe = LearnerPipe(os.fdopen(incoming, "rb"), outgoing)
     config = NodeConfig.model_validate_json(pipe.begin().config)
+    log_to(None, format=config.log.format)
     try:
         run(pipe, config)
     except (ConfigError, ManifestError, HomeError) as error:

@@ -28,11 +28,19 @@ class Board(Protocol):
 
 
 @contextmanager
-def live_view(board: Board, console: Console, line_every_s: float) -> Iterator[Callable[[], None]]:
+def live_view(
+    board: Board, console: Console, line_every_s: float, *, takes_stderr: bool = True
+) -> Iterator[Callable[[], None]]:
     """Shows a board until the block ends. Yields what has to be called again and again: where the
-    output is no terminal, it prints what happened and, every `line_every_s`, a line."""
+    output is no terminal, it prints what happened and, every `line_every_s`, a line.
+
+    Args:
+        takes_stderr: what is printed to stderr meanwhile stands above the board, else it goes where
+            it went.
+    """
     if console.is_terminal:
-        with Live(cast(RenderableType, board), console=console, refresh_per_second=4):
+        shown = cast(RenderableType, board)
+        with Live(shown, console=console, refresh_per_second=4, redirect_stderr=takes_stderr):
             yield lambda: None
         return
     lines = _Lines(board, console, line_every_s)

@@ -4,6 +4,8 @@ Everything that a stranger may have written is escaped (node/escape.py) and hand
 in which it finds no markup.
 """
 
+from datetime import datetime
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -56,10 +58,19 @@ def print_peer(peer: PeerStatus, snapshot: Snapshot, console: Console) -> None:
     if peer.refused:
         facts.append(f"refused: {_reasons(peer.refused)}")
     console.print(Text(printable(peer.node_id), style="bold"), soft_wrap=True)
+    if peer.banned:
+        console.print(Text(f"  banned {_until(peer)}", style="bold yellow"), soft_wrap=True)
     for fact in facts:
         console.print(Text(f"  {fact}"), soft_wrap=True)
     if peer.lies:
         console.print(Text(f"  {peer.lies:,} proven lies", style="bold red"))
+
+
+def _until(peer: PeerStatus) -> str:
+    until = "for good"
+    if peer.banned_until is not None:
+        until = datetime.fromtimestamp(peer.banned_until).strftime("until %Y-%m-%d %H:%M")
+    return f"{until}: {printable(peer.ban_reason)}" if peer.ban_reason else until
 
 
 def _figures(snapshot: Snapshot) -> Table:

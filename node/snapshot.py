@@ -20,6 +20,7 @@ from node.status import (
     RoundReport,
     Snapshot,
 )
+from node.watchdog import slow_stage
 from rewards.sandbox import Isolation
 from swarm.gossip import Connection, Traffic
 from swarm.refusal import Refusal
@@ -62,6 +63,7 @@ class NodeFacts:
     started: float
     """Unix seconds."""
     mode: str = "train"
+    start_s: float = 1800.0
 
     @property
     def is_alone(self) -> bool:
@@ -90,6 +92,11 @@ class Measured:
     reports: deque[RoundReport] = field(default_factory=lambda: deque(maxlen=SHOWN_ROUNDS))
     heldout: tuple[HeldOutStatus, ...] = ()
     total_tokens: int = 0
+
+    @property
+    def lately(self) -> list[RoundReport]:
+        """Of the last rounds, oldest first."""
+        return list(self.reports)[-LATELY:]
 
     def measure_memory(self, learner_pid: int | None) -> None:
         """Reads /proc."""
@@ -192,8 +199,8 @@ def find_warnings(
     elif learner.restarts:
         times = "once" if learner.restarts == 1 else f"{learner.restarts} times"
         warnings.append(f"the learner was restarted {times}: {learner.last_error}")
-    if learner.stage_age_s > facts.hang_s / 2 and not learner.is_done:
-        warnings.append(f"{learner.stage} takes long: {learner.stage_age_s:.0f} s so far")
+    if slow := slow_stage(learner, measured.lately, facts.hang_s, facts.start_s):
+        warnings.append(slow)
     if learner.engine_warning:
         warnings.append(learner.engine_warning)
     if measured.suspicion:
@@ -207,7 +214,7 @@ def find_warnings(
         warnings.append(f"{more} more tasks are left out")
     if not facts.is_alone and not num_connected and now - facts.started > LONELY_AFTER_S:
         warnings.append(f"no peer is connected: {WITHOUT_PEERS[facts.mode]}")
-    warnings += _round_warnings(facts, list(measured.reports)[-LATELY:])
+    warnings += _round_warnings(facts, measured.lately)
     admitted = sum(peer.rollouts_admitted for peer in measured.peers)
     refused = {name: num for name, num in measured.refused.items() if name not in HARMLESS}
     num_refused = sum(refused.values())

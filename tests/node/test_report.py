@@ -151,6 +151,18 @@ def test_peers_are_listed_with_their_whole_ids_and_lies() -> None:
     assert "7 proven lies" in text
 
 
+def test_a_ban_is_shown_with_its_end_and_reason() -> None:
+    replace = msgspec.structs.replace
+    peer = replace(SNAPSHOT.peers[0], banned=True, banned_until=1e9, ban_reason="lies\x1b[2J")
+    banned = replace(SNAPSHOT, peers=(peer,))
+    assert re.search(
+        r"banned until 2001-09-0\d \d\d:\d\d: lies\\x1b", shown(partial(print_peers, banned))
+    )
+    good = replace(SNAPSHOT, peers=(replace(peer, banned_until=None, ban_reason=""),))
+    assert "banned for good\n" in shown(partial(print_peers, good))
+    assert "banned" not in shown(partial(print_peers, SNAPSHOT))
+
+
 def test_durations_sizes_and_ids_are_short() -> None:
     assert [span(s) for s in (-1, 0.04, 9.96, 61, 3600, 7512, 200_000)] == [
         "0.0 s",

@@ -124,7 +124,8 @@ REPLACE = msgspec.structs.replace
         ),
         (
             lambda: snapshot(learner=LearnerStatus(pid=1, stage="updating", stage_age_s=51)),
-            "updating takes long: 51 s so far",
+            "updating takes long: 51 s so far; after 2 min the learner is killed and started again "
+            "from its checkpoint",
         ),
         (
             lambda: snapshot(learner=LearnerStatus(pid=1, engine_warning="vLLM is not in use: x")),
