@@ -1,18 +1,19 @@
 """The node's REST API, metrics and page, served from the control process's own trio loop.
 
-Everything is read only, made of the one Snapshot, and needs the token but for three paths
-(node/gate.py). A round of the learner never holds up an answer: it runs in another process.
+Everything needs the token but for three paths (node/gate.py). What is read is in node/api_reads.py,
+the document that describes it in node/api_schema.py. A round of the learner never holds up an
+answer: it runs in another process.
 """
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Annotated
 
+import msgspec
 import trio
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from hypercorn.config import Config, Sockets
@@ -20,13 +21,15 @@ from hypercorn.trio import serve
 from starlette.exceptions import HTTPException
 
 from node.access import open_listener, open_token, write_address
+from node.api_reads import Readable, add_reads
+from node.api_schema import TEXT, describe, refuses, returns
+from node.api_views import Version
 from node.gate import Gate, problem
-from node.metrics import METRICS_TYPE, metrics_text
-from node.status import RoundReport, Snapshot, Stage
-from node.status_json import to_json
+from node.status import Snapshot, Stage
 
 __all__ = [
     "ASSETS",
+    "Readable",
     "create_app",
     "open_listener",
     "open_token",
@@ -36,13 +39,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-TakeSnapshot = Callable[[], Snapshot]
-FindRounds = Callable[[int, int], Awaitable[list[RoundReport]]]
-"""(since, limit) -> at most `limit` reports of rounds after `since`, oldest first."""
-
-MAX_ROUNDS = 1000
-"""Reports in one answer."""
 
 STOP_S = 1.5
 """Answers that are under way when the node stops may take so long."""
@@ -59,12 +55,10 @@ ASSETS = {
 }
 
 
-def create_app(snapshot: TakeSnapshot, rounds: FindRounds, token: str) -> FastAPI:
+def create_app(node: Readable, token: str) -> FastAPI:
     """The ASGI app.
 
     Args:
-        snapshot: called from the trio thread, once per request.
-        rounds: see `FindRounds`.
         token: see node/access.py.
     """
     app = FastAPI(
@@ -78,46 +72,33 @@ def create_app(snapshot: TakeSnapshot, rounds: FindRounds, token: str) -> FastAP
     app.add_middleware(Gate, token=token)
     app.add_exception_handler(HTTPException, _explain)
     app.add_exception_handler(RequestValidationError, _explain)
-    _add_probes(app, snapshot)
-    _add_api(app, snapshot, rounds)
+    _add_probes(app, node)
+    add_reads(app, node)
     _add_page(app)
+    app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]
     return app
 
 
-def _add_probes(app: FastAPI, snapshot: TakeSnapshot) -> None:
-    @app.get("/health", summary="Whether the control process is alive")
+def _add_probes(app: FastAPI, node: Readable) -> None:
+    ok: dict[int | str, dict[str, object]] = {200: {"description": "ok", "content": TEXT}}
+
+    @app.get("/health", summary="Whether the control process is alive", responses=ok)
     async def health() -> Response:
         return PlainTextResponse("ok")
 
-    @app.get("/ready", summary="Whether it does its work; 503 and the reason if not")
+    @app.get(
+        "/ready",
+        summary="Whether it does its work; 503 and the reason if not",
+        responses=ok | refuses(503),
+    )
     async def ready() -> Response:
-        reason = why_not_ready(snapshot())
+        reason = why_not_ready(node.snapshot())
         return PlainTextResponse("ok") if reason is None else problem(503, reason)
 
-    @app.get("/version", summary="Of the program")
-    async def program_version() -> dict[str, str]:
-        return {"version": version("sapo-swarm")}
-
-
-def _add_api(app: FastAPI, snapshot: TakeSnapshot, rounds: FindRounds) -> None:
-    @app.get("/api/v1/status", summary="All that the node knows of itself (node/status.py)")
-    async def status() -> Response:
-        return _json(to_json(snapshot()))
-
-    @app.get("/api/v1/peers", summary="The peers of it")
-    async def peers() -> Response:
-        return _json(to_json(snapshot().peers))
-
-    @app.get("/api/v1/rounds", summary="Reports of rounds after `since`, oldest first")
-    async def round_reports(
-        since: Annotated[int, Query(ge=0, lt=2**53)] = 0,
-        limit: Annotated[int, Query(ge=1, le=MAX_ROUNDS)] = 100,
-    ) -> Response:
-        return _json(to_json(await rounds(since, limit)))
-
-    @app.get("/metrics", summary="For Prometheus (node/metrics.py lists them)")
-    async def metrics() -> Response:
-        return Response(metrics_text(snapshot()), headers={"Content-Type": METRICS_TYPE})
+    @app.get("/version", summary="Of the program", responses=returns(Version))
+    async def program_version() -> Response:
+        body = msgspec.json.encode(Version(version("sapo-swarm")))
+        return Response(body, media_type="application/json")
 
 
 def _add_page(app: FastAPI) -> None:
@@ -151,17 +132,15 @@ def why_not_ready(snapshot: Snapshot) -> str | None:
     return None
 
 
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
-
-
 async def _explain(_: Request, error: Exception) -> Response:
     match error:
         case RequestValidationError():
             where = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()[:4])
             return problem(422, where)
         case HTTPException():
-            return problem(error.status_code, str(error.detail))
+            answer = problem(error.status_code, str(error.detail))
+            answer.headers.update(error.headers or {})  # which methods there are, for one
+            return answer
     raise error
 
 

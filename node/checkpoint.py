@@ -96,11 +96,15 @@ class Checkpoints:
             shutil.rmtree(replaced)
 
 
+def checkpoints_dir(config: NodeConfig) -> Path:
+    """Where those of the settings' mode are. A fixed model's are a count of rounds and nothing
+    else: apart, so that they never stand in front of a policy that was trained in the same home."""
+    return config.home / ("generated/rounds" if config.mode == "generate" else "checkpoints")
+
+
 def open_checkpoints(config: NodeConfig) -> Checkpoints:
-    """Those of the settings' mode. A fixed model's are a count of rounds and nothing else: apart,
-    so that they never stand in front of a policy that was trained in the same home."""
-    place = "generated/rounds" if config.mode == "generate" else "checkpoints"
-    return Checkpoints(config.home / place, config.checkpoint.keep)
+    """Those of the settings' mode."""
+    return Checkpoints(checkpoints_dir(config), config.checkpoint.keep)
 
 
 def find_rounds(directory: Path) -> list[Path]:

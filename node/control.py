@@ -26,15 +26,19 @@ import trio
 
 from node.access import TOKEN_FILE, open_listener, open_token, write_address
 from node.answerer import Answerer
-from node.api import create_app, serve_api
+from node.api import Readable, create_app, serve_api
+from node.api_stream import round_item
 from node.batch import make_strategy
-from node.checkpoint import find_start, open_checkpoints
+from node.checkpoint import checkpoints_dir, find_start, open_checkpoints
 from node.config import ConfigError, NodeConfig
 from node.foreign import make_intake
 from node.home import keep_seed, open_home
+from node.log_lines import LogLines, keeping_lines
 from node.manifest_check import address_problem
 from node.network_settings import network_options, peer_limits
+from node.news import Event, Item, News
 from node.pipe import HeldOutDone, RoundDone
+from node.refusal_times import RefusalTimes
 from node.rollout_log import OwnRollouts
 from node.sd_notify import find_systemd, keep_informed
 from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
@@ -202,6 +206,16 @@ class Control:
         self._gossip = gossip
         self._listener = listener
         self._measured = Measured()
+        self._readable = Readable(
+            snapshot=self.snapshot,
+            store=store,
+            config=config,
+            tasks=manifest.rules.tasks,
+            checkpoints=checkpoints_dir(config),
+            refusals=RefusalTimes(),
+            lines=LogLines(),
+            news=News(),
+        )
         self._stop_asked = trio.Event()
         self._api_stop = trio.Event()
         self._facts = NodeFacts(
@@ -261,6 +275,10 @@ class Control:
 
     async def run(self, show: Show | None = None) -> LearnerEnd:
         """Runs until the learner has ended in order, or a stop is asked and heeded."""
+        with keeping_lines(self._readable.lines):
+            return await self._run(show)
+
+    async def _run(self, show: Show | None) -> LearnerEnd:
         self._say_mode()
         await self._recall()
         async with trio.open_nursery() as nursery:
@@ -271,6 +289,7 @@ class Control:
             nursery.start_soon(self._watch_stages)
             if show is not None:
                 nursery.start_soon(self._show, show)
+            nursery.start_soon(self._readable.news.watch, self.snapshot)
             nursery.start_soon(self._take_in)
             if (systemd := find_systemd()) is not None:
                 nursery.start_soon(keep_informed, systemd, self.snapshot)
@@ -279,6 +298,7 @@ class Control:
             if end.all_rounds and self._config.swarm.stay:
                 logger.info("all rounds are made; serving peers until stopped")
                 await self._stop_asked.wait()
+            self._readable.news.close()
             self._api_stop.set()
             nursery.cancel_scope.cancel()
         return end
@@ -327,9 +347,12 @@ class Control:
         """Keeps what the learner reports, and credits the authors of what it used."""
         offload, history, ledger = self._store.offload, self._store.history, self._store.ledger
         if isinstance(news, HeldOutDone):
+            known = self._measured.heldout
             self._measured.heldout = news.heldout
             for found in news.heldout:
                 await offload(history.put_heldout, found)
+                if found not in known:
+                    self._readable.news.tell(Item(Event.EVALUATION, found))
             return
         report, reports = news.report, self._measured.reports
         while reports and reports[-1].round >= report.round:  # made again after a restart
@@ -338,6 +361,7 @@ class Control:
         self._measured.total_tokens = news.total_tokens
         await offload(history.put_round, report)
         await self._keep_rollouts(report)
+        self._readable.news.tell(round_item(report))
         for group in report.foreign:
             if group.fate is ForeignFate.USED:
                 ledger.count_used(group.author, 1)
@@ -379,6 +403,7 @@ class Control:
             )
             measured.peers = tuple(map(_peer_status, ledger.peers()))
             measured.refused = ledger.refused_totals()
+            self._readable.refusals.note(measured.refused)
             measured.suspicion = self._intake.suspicion
             await in_thread(measured.measure_memory, self._supervisor.status().pid)
             await trio.sleep(MEASURE_EVERY_S)
@@ -408,13 +433,10 @@ class Control:
 
     async def _serve_api(self) -> None:
         token = open_token(self._config.home)
-        app = create_app(self.snapshot, self._rounds, token)
+        app = create_app(self._readable, token)
         with write_address(self._config.home, self._listener) as url:
             logger.info("serving the API at %s; the token is in %s", url, TOKEN_FILE)
             await serve_api(app, self._listener, stop=self._api_stop)
-
-    async def _rounds(self, since: int, limit: int) -> list[RoundReport]:
-        return await self._store.offload(self._store.history.rounds, since, limit)
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -66,9 +66,19 @@ class Proof(msgspec.Struct, frozen=True):
     """Announcements and rollouts, as received."""
 
 
+class Lie(msgspec.Struct, frozen=True):
+    """A refusal that is proven, without its proof."""
+
+    reason: str
+    at: float
+    """Unix seconds."""
+    num_bytes: int
+    """Of the proof."""
+
+
 class Ledger:
-    """Counts in memory, from any thread; `flush`, `charge`, `take_back` and `proofs` touch the
-    disk and belong off the trio thread (swarm/database.py).
+    """Counts in memory, from any thread; `flush`, `charge`, `take_back`, `proofs` and `lies` touch
+    the disk and belong off the trio thread (swarm/database.py).
 
     A crash loses what was counted since the last flush, but never a lie.
     """
@@ -193,6 +203,14 @@ class Ledger:
             ).fetchall()
         decode = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
         return [Proof(node_id, reason, at, decode(blob)) for node_id, reason, at, blob in rows]
+
+    def lies(self, node_id: str) -> list[Lie]:
+        """A peer's lies whose proofs are kept, newest first. Touches the disk."""
+        rows = self._database.execute(
+            "SELECT reason, at, num_bytes FROM proofs WHERE node_id = ? ORDER BY id DESC",
+            (node_id,),
+        )
+        return [Lie(*row) for row in rows.fetchall()]
 
     def _peer(self, node_id: str) -> PeerRecord:
         if (peer := self._peers.get(node_id)) is not None:

@@ -10,7 +10,8 @@ import trio
 from trio.testing import trio_test
 
 from node.api import create_app, open_listener, serve_api
-from node.status import RoundReport, Snapshot
+from node.api_fake import fake_readable
+from node.status import Snapshot
 from node.status_json import from_json
 
 CHROMIUM = shutil.which("chromium")
@@ -32,13 +33,9 @@ FLAGS = [
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
-async def no_rounds(since: int, limit: int) -> list[RoundReport]:
-    return []
-
-
 async def page_of(snapshot: Snapshot, profile: Path) -> str:
     """The page's elements as the browser has them after some seconds."""
-    app = create_app(lambda: snapshot, no_rounds, TOKEN)
+    app = create_app(fake_readable(lambda: snapshot), TOKEN)
     listener, stop = open_listener("127.0.0.1", 0), trio.Event()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}"
     with trio.fail_after(120):

@@ -11,9 +11,10 @@ from trio.testing import trio_test
 
 from node.access import ADDRESS_FILE, TOKEN_FILE, open_listener, open_token, write_address
 from node.api import create_app, serve_api
+from node.api_fake import fake_readable, fake_store
 from node.ask import NodeRefused, NodeUnreachable, ban, fetch_rounds, fetch_snapshot, unban
 from node.home import HomeError
-from node.status import RoundReport, Snapshot
+from node.status import Snapshot
 from node.status_json import from_json
 
 SNAPSHOT = from_json(Path(__file__).with_name("snapshot.json").read_bytes(), Snapshot)
@@ -21,11 +22,10 @@ SNAPSHOT = from_json(Path(__file__).with_name("snapshot.json").read_bytes(), Sna
 
 @trio_test
 async def test_a_running_node_is_asked_by_its_home(tmp_path: Path) -> None:
-    async def rounds(since: int, limit: int) -> list[RoundReport]:
-        assert SNAPSHOT.last_round is not None
-        return [SNAPSHOT.last_round] if since < 124 and limit == 1000 else []
-
-    app = create_app(lambda: SNAPSHOT, rounds, open_token(tmp_path))
+    assert SNAPSHOT.last_round is not None
+    store = fake_store()
+    store.history.put_round(SNAPSHOT.last_round)
+    app = create_app(fake_readable(lambda: SNAPSHOT, store), open_token(tmp_path))
     listener, stop = open_listener("127.0.0.1", 0), trio.Event()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
