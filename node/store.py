@@ -13,6 +13,7 @@ from node.rollout_log import RolloutLog
 from node.threads import OneAtATime
 from swarm import catalogue
 from swarm.announcements import Announcements
+from swarm.bans import Bans
 from swarm.database import Offload, open_database
 from swarm.ledger import Ledger
 from swarm.manifest import Rules
@@ -26,6 +27,7 @@ class Store:
     pool: Pool
     announcements: Announcements
     ledger: Ledger
+    bans: Bans
     history: History
     rollouts: RolloutLog
     offload: Offload
@@ -64,6 +66,7 @@ async def open_store(
                 max_bytes=config.swarm.announcements_mib * 2**20,
             ),
             ledger=ledger,
+            bans=await offload(Bans, database),
             history=await offload(History, database, "generated_" * (config.mode == "generate")),
             rollouts=await offload(RolloutLog, database, pool, config.quota.shown_mib * 2**20),
             offload=offload,
