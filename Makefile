@@ -1,6 +1,6 @@
 # Every job of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check faults fuzz bench wheel clean install
+.PHONY: help demo test lint format check faults fuzz bench openapi wheel clean install
 
 BIN := .venv/bin
 CODE := node swarm rewards tests bench
@@ -40,6 +40,9 @@ fuzz: install ## search for texts that break a verifier, FUZZ_S seconds (60) for
 bench: install ## seconds and shares of one node-round; answers judged a second
 	$(BIN)/python bench/round.py
 	$(BIN)/python bench/verify.py
+
+openapi: install ## write docs/openapi.json, the document of the REST API
+	$(BIN)/python -m node.api_schema > docs/openapi.json
 
 wheel: install ## build the wheel into dist/
 	rm -rf build

@@ -68,6 +68,7 @@ def create_app(node: Readable, token: str) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         redirect_slashes=False,
+        default_response_class=Response,  # each path says what it answers with
     )
     app.add_middleware(Gate, token=token)
     app.add_exception_handler(HTTPException, _explain)
