@@ -63,9 +63,13 @@ async def test_who_is_too_slow_is_let_go_and_holds_up_nobody() -> None:
 @trio_test
 async def test_no_more_listen_than_may() -> None:
     news = News(max_listeners=2)
-    with news.listen(), news.listen(), pytest.raises(TooManyListeners, match="2 clients"):
-        with news.listen():
-            raise AssertionError
+    with (
+        news.listen(),
+        news.listen(),
+        pytest.raises(TooManyListeners, match="2 clients"),
+        news.listen(),
+    ):
+        raise AssertionError
     with news.listen():  # a place is free again
         assert news.num_listeners == 1
 
