@@ -406,6 +406,7 @@ class Control:
             self._readable.refusals.note(measured.refused)
             measured.suspicion = self._intake.suspicion
             await in_thread(measured.measure_memory, self._supervisor.status().pid)
+            await in_thread(measured.measure_disk, self._facts.home)
             await trio.sleep(MEASURE_EVERY_S)
 
     async def _watch_lag(self) -> None:

@@ -76,6 +76,10 @@ def _divergence(snapshot: Snapshot) -> Samples:
     return [] if nats is None else [((), nats)]
 
 
+def _disk_free(snapshot: Snapshot) -> Samples:
+    return [] if snapshot.disk_free is None else [((), snapshot.disk_free)]
+
+
 def _fates(snapshot: Snapshot) -> dict[str, float]:
     if snapshot.last_round is None:
         return {}
@@ -603,6 +607,18 @@ METRICS: tuple[Row, ...] = (
         "counter",
         "CPU time of the control process.",
         _one(lambda snapshot: snapshot.control_cpu_s),
+    ),
+    Row(
+        "sapo_control_lag_seconds",
+        "gauge",
+        "How late the control process's loop woke up, the longest of the last minute.",
+        _one(lambda snapshot: snapshot.lag_s),
+    ),
+    Row(
+        "sapo_disk_free_bytes",
+        "gauge",
+        "Bytes free on the file system of the home.",
+        _disk_free,
     ),
     Row(
         "sapo_memory_bytes",

@@ -1,5 +1,6 @@
 """The one view of a node, put together from its parts, and what in it is unusual."""
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -81,6 +82,8 @@ class Measured:
     memory_mib: dict[str, float] = field(default_factory=dict)
     lag_s: float = 0.0
     """The longest hold-up of the loop within the last minute."""
+    disk_free: int | None = None
+    """Bytes where the home is."""
     catch_up: CatchUpStatus = field(default_factory=CatchUpStatus)
     relay: RelayStatus | None = None
     suspicion: str = ""
@@ -101,6 +104,13 @@ class Measured:
     def measure_memory(self, learner_pid: int | None) -> None:
         """Reads /proc."""
         self.memory_mib = memory_by_part(learner_pid)
+
+    def measure_disk(self, home: str) -> None:
+        """Asks the file system."""
+        try:
+            self.disk_free = shutil.disk_usage(home).free
+        except OSError:
+            self.disk_free = None
 
 
 def make_snapshot(
@@ -151,6 +161,8 @@ def make_snapshot(
         visits=traffic.visits,
         visits_failed=traffic.visits_failed,
         control_cpu_s=round(time.process_time(), 2),
+        lag_s=round(measured.lag_s, 3),
+        disk_free=measured.disk_free,
         memory_mib={part: mib for part, mib in measured.memory_mib.items() if mib},
         model=facts.model,
         mode=facts.mode,

@@ -390,6 +390,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     visits_failed: int = 0
     control_cpu_s: float = 0.0
     """CPU seconds of the control process."""
+    lag_s: float = 0.0
+    """How late its loop woke up, the longest of the last minute."""
+    disk_free: int | None = None
+    """Bytes that are free where the home is; None where that is not known (yet)."""
     memory_mib: dict[str, float] = {}
     """Resident memory by part: control, learner, verifier."""
     model: str = ""

@@ -76,6 +76,8 @@ def test_before_the_first_round_there_are_metrics_too() -> None:
 
 def test_the_values_are_those_of_the_snapshot() -> None:
     found = read(SNAPSHOT)
+    assert found["sapo_control_lag_seconds"] == {(): 0.75}
+    assert found["sapo_disk_free_bytes"] == {(): 50 * 2**30}
     assert found["sapo_policy_round"] == {(): 124.0}
     assert found["sapo_peer_rollouts_used_total"] == {(): 214.0}
     assert found["sapo_peers_connected"] == {(): 2.0}

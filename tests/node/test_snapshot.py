@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -56,6 +57,15 @@ def with_rounds(report: RoundReport) -> Measured:
     for number in range(1, LATELY + 1):
         measured.reports.append(msgspec.structs.replace(report, round=number))
     return measured
+
+
+def test_lag_and_free_disk_are_shown(tmp_path: Path) -> None:
+    measured = Measured(lag_s=0.25)
+    measured.measure_disk(str(tmp_path))
+    assert snapshot(measured).lag_s == 0.25
+    assert (snapshot(measured).disk_free or 0) > 0
+    measured.measure_disk(str(tmp_path / "gone"))
+    assert snapshot(measured).disk_free is None
 
 
 def test_a_node_that_is_well_has_no_warning() -> None:
