@@ -7,6 +7,8 @@ answer: it runs in another process.
 
 import logging
 import socket
+import ssl
+from contextlib import nullcontext
 from functools import cache, partial
 from importlib.metadata import version
 from importlib.resources import files
@@ -21,10 +23,12 @@ from hypercorn.trio import serve
 from starlette.exceptions import HTTPException
 
 from node.access import open_listener, open_token, write_address
+from node.api_actions import Changeable, add_actions
 from node.api_reads import Readable, add_reads
 from node.api_schema import TEXT, describe, refuses, returns
 from node.api_views import Version
-from node.gate import Gate, problem
+from node.doors import OF_THIS_MACHINE, Doors, Names
+from node.gate import Gate, GiveToken, problem
 from node.status import Snapshot, Stage
 
 __all__ = [
@@ -55,11 +59,18 @@ ASSETS = {
 }
 
 
-def create_app(node: Readable, token: str) -> FastAPI:
+def create_app(
+    node: Readable,
+    token: str | GiveToken,
+    actions: Changeable | None = None,
+    names: Names = OF_THIS_MACHINE,
+) -> FastAPI:
     """The ASGI app.
 
     Args:
         token: see node/access.py.
+        actions: what may be changed; None: nothing.
+        names: under which it may be asked (node/doors.py).
     """
     app = FastAPI(
         title="sapo node",
@@ -70,11 +81,13 @@ def create_app(node: Readable, token: str) -> FastAPI:
         redirect_slashes=False,
         default_response_class=Response,  # each path says what it answers with
     )
-    app.add_middleware(Gate, token=token)
+    app.add_middleware(Gate, token=token, names=names)
     app.add_exception_handler(HTTPException, _explain)
     app.add_exception_handler(RequestValidationError, _explain)
     _add_probes(app, node)
     add_reads(app, node)
+    if actions is not None:
+        add_actions(app, actions)
     _add_page(app)
     app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]
     return app
@@ -124,6 +137,8 @@ def why_not_ready(snapshot: Snapshot) -> str | None:
     learner = snapshot.learner
     if learner.is_done or not snapshot.has_policy:
         return None
+    if snapshot.paused:
+        return "the node is paused by its operator"
     if learner.restart_in_s is not None:
         return f"the learner is down; it is started again in {max(learner.restart_in_s, 0):.0f} s"
     if learner.pid is None or learner.stage == Stage.STOPPED:
@@ -146,29 +161,39 @@ async def _explain(_: Request, error: Exception) -> Response:
 
 
 class _ServerConfig(Config):
-    """Hypercorn's settings, with a socket that is there already."""
+    """Hypercorn's settings, with sockets that are there already."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, doors: Doors) -> None:
         super().__init__()
-        self._listener = listener
+        self._doors = doors
         self.accesslog = None
         self.errorlog = logging.getLogger("node.api.server")
         self.graceful_timeout = STOP_S
         self.include_server_header = False
 
     def create_sockets(self) -> Sockets:
-        return Sockets([], [self._listener], [])
+        public = [self._doors.public.dup()] if self._doors.public else []
+        local = [self._doors.local.dup()]
+        return Sockets(public, local, []) if self._doors.tls else Sockets([], local + public, [])
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return self._doors.tls.context if self._doors.tls else None
 
 
-async def serve_api(app: FastAPI, listener: socket.socket, *, stop: trio.Event) -> None:
+async def serve_api(app: FastAPI, doors: Doors | socket.socket, *, stop: trio.Event) -> None:
     """Serves until `stop`, then lets answers under way finish for `STOP_S` seconds.
 
-    The socket listens already, so early requests wait; it is closed at the end. Should the server
-    itself fail (not a handler: node/gate.py sees to these), that is logged and it starts again.
+    The sockets listen already, so early requests wait; they are closed at the end. Should the
+    server itself fail (not a handler: node/gate.py sees to these), that is logged and it starts
+    again.
+
+    Args:
+        doors: or one socket of this machine.
     """
-    with listener:
+    doors = doors if isinstance(doors, Doors) else Doors(doors)
+    with doors.local, doors.public or nullcontext():
         while not stop.is_set():
-            config = _ServerConfig(listener.dup())
+            config = _ServerConfig(doors)
             try:
                 await serve(app, config, shutdown_trigger=stop.wait, mode="asgi")  # type: ignore[arg-type]
             except Exception:

@@ -1,4 +1,4 @@
-"""A node that the API reads from without swarm, learner and disk: for tests and documents."""
+"""A node that the API reads and changes, without swarm and learner: for tests and documents."""
 
 import math
 import random
@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from node.actions import Actions, Learner
+from node.api_actions import Changeable
 from node.api_reads import Readable
+from node.audit import Audit
 from node.config import NodeConfig
 from node.history import History
 from node.log_lines import LogLines
@@ -190,3 +193,68 @@ def _report(number: int, finished_at: float, author: str, hash: bytes) -> RoundR
         finished_at=finished_at,
         own_tasks={"sums": TaskAnswers(2, 1)},
     )
+
+
+class FakeLearner:
+    """Does at once what it is told."""
+
+    round = 7
+
+    async def set_paused(self, is_paused: bool) -> None:
+        """See Supervisor."""
+
+    async def checkpoint(self) -> int:
+        """See Supervisor."""
+        return self.round
+
+
+class FakeSwarm:
+    """Of a node's peers and of its end: writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    async def drop(self, node_id: str) -> None:
+        """See Libp2pGossip."""
+        self.told.append(("drop", node_id))
+
+    def drop_author(self, author: str) -> int:
+        """See Intake."""
+        self.told.append(("drop_author", author))
+        return 0
+
+    def hear_again(self, author: str) -> None:
+        """See Intake."""
+        self.told.append(("hear_again", author))
+
+    def wake(self) -> None:
+        """See Intake."""
+
+    def ask_again(self) -> None:
+        """See CatchUp."""
+        self.told.append(("ask_again", ""))
+
+    def stop(self) -> None:
+        """Instead of an end."""
+        self.told.append(("stop", ""))
+
+
+def fake_changeable(
+    home: Path = Path("nowhere"),
+    store: Store | None = None,
+    swarm: FakeSwarm | None = None,
+    learner: Learner | None = None,
+) -> Changeable:
+    """Actions of a home, on what is given."""
+    swarm = swarm or FakeSwarm()
+    actions = Actions(
+        home,
+        EMPTY.node_id,
+        store or fake_store(),
+        swarm.drop,
+        swarm,
+        swarm,
+        learner or FakeLearner(),
+        swarm.stop,
+    )
+    return Changeable(actions, Audit(home))

@@ -18,6 +18,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from node.actions import BanDone, CheckpointDone, PauseState, Stopping, UnbanDone
 from node.api_views import (
     CheckpointView,
     PeerView,
@@ -56,6 +57,11 @@ KINDS: tuple[Any, ...] = (
     LogLine,
     Version,
     Problem,
+    BanDone,
+    UnbanDone,
+    PauseState,
+    CheckpointDone,
+    Stopping,
     *get_args(Data),
 )
 """Of all answers."""
@@ -68,15 +74,21 @@ PROBLEM = {
     "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
 }
 WHY = {
+    400: "The body cannot be read.",
     401: "No token, or a wrong one.",
+    403: "A page of another origin asked through a browser.",
     404: "There is none of that name.",
+    408: "The body did not arrive in time.",
+    409: "It cannot be done; the detail says why.",
+    413: "The body is too long.",
     421: "Asked under a name that is not this machine's.",
     422: "A parameter is out of its range; the detail names it.",
+    429: "Too many wrong tokens from this address.",
     500: "A bug; the node's log has more.",
     503: "Not now; the detail says why.",
 }
 
-ABOUT = """What a node does, as JSON, for this machine only.
+ABOUT = """What a node does, as JSON, and what may be changed in it.
 
 Send the token of the file `api-token` in the node's home as `Authorization: Bearer TOKEN`. Errors
 are problems (RFC 9457). Times are Unix seconds, durations end in `_s`. Fields and kinds of events
@@ -112,12 +124,12 @@ def describe(app: FastAPI) -> Schema:
     for path, methods in document["paths"].items():
         for operation in methods.values():
             answers = operation["responses"]
-            answers |= {str(code): one for code, one in refuses(421, 500).items()}
+            answers |= {str(code): one for code, one in refuses(413, 421, 500).items()}
             if "422" in answers:
                 answers["422"] = refuses(422)[422]
             if path not in OPEN_PATHS:
                 operation["security"] = [{"token": []}]
-                answers["401"] = refuses(401)[401]
+                answers |= {str(code): one for code, one in refuses(401, 403, 429).items()}
             operation["responses"] = dict(sorted(answers.items()))
     return document
 
@@ -203,9 +215,9 @@ def _write_as_json(tree: Any) -> None:
 def main() -> None:
     """Writes the document of a node without a swarm to standard output."""
     from node.api import create_app
-    from node.api_fake import fake_readable
+    from node.api_fake import fake_changeable, fake_readable
 
-    document = create_app(fake_readable(), "t" * 43).openapi()
+    document = create_app(fake_readable(), "t" * 43, fake_changeable()).openapi()
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
 
 

@@ -15,7 +15,6 @@ hears, keeps and passes on what is announced, and tells others what they missed.
 import logging
 import os
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -24,13 +23,17 @@ from dataclasses import dataclass
 
 import trio
 
-from node.access import TOKEN_FILE, open_listener, open_token, write_address
+from node.access import TOKEN_FILE, LiveToken, write_address
+from node.actions import Actions, is_kept_paused
 from node.answerer import Answerer
 from node.api import Readable, create_app, serve_api
+from node.api_actions import Changeable
 from node.api_stream import round_item
+from node.audit import Audit
 from node.batch import make_strategy
 from node.checkpoint import checkpoints_dir, find_start, open_checkpoints
 from node.config import ConfigError, NodeConfig
+from node.doors import Doors, open_doors
 from node.foreign import make_intake
 from node.home import keep_seed, open_home
 from node.log_lines import LogLines, keeping_lines
@@ -143,7 +146,7 @@ async def open_control(
         identity = stack.enter_context(open_identity(home))
         if config.has_policy:
             find_start(config, manifest.swarm_id, open_checkpoints(config))  # told at once
-        listener = stack.enter_context(open_listener(config.api.host, config.api.port))
+        doors = stack.enter_context(open_doors(config.api))
         verifier: Verifier | None = None
         if config.has_policy:
             verifier = stack.enter_context(open_verifier(config, manifest))
@@ -164,6 +167,7 @@ async def open_control(
                 answer_catalogue=store.answer_catalogue,
                 peer_limits=limits,
                 num_shards=manifest.rules.shards,
+                is_banned=store.bans.is_banned,
             )
         )
         work: Work | None = None
@@ -182,7 +186,7 @@ async def open_control(
             )
             gossip.twins.incarnation = publisher.incarnation
             work = Work(verifier, publisher, own)
-        yield Control(config, manifest, store, gossip, limits, listener, work, learner)
+        yield Control(config, manifest, store, gossip, limits, doors, work, learner)
 
 
 class Control:
@@ -195,7 +199,7 @@ class Control:
         store: Store,
         gossip: Libp2pGossip,
         limits: PeerLimits,
-        listener: socket.socket,
+        doors: Doors,
         work: Work | None,
         learner: tuple[str, ...] | None,
     ) -> None:
@@ -204,7 +208,7 @@ class Control:
         self._work = work
         self._store = store
         self._gossip = gossip
-        self._listener = listener
+        self._doors = doors
         self._measured = Measured()
         self._readable = Readable(
             snapshot=self.snapshot,
@@ -241,6 +245,7 @@ class Control:
             store.offload,
             kept=store.announcements,
             peer_limits=limits,
+            is_banned=store.bans.is_banned,
             hear_outcome=self._hear_outcome,
         )
         self._catch_up = CatchUp(gossip, store.announcements, self._intake.hear, store.offload)
@@ -260,7 +265,20 @@ class Control:
                 clock=time.time,
                 own=work.own,
             )
-            self._supervisor = Supervisor(config, self._answerer.answer, self._hear, learner)
+            self._supervisor = Supervisor(
+                config, self._answerer.answer, self._hear, learner, is_kept_paused(config.home)
+            )
+        self._actions = Actions(
+            config.home,
+            gossip.node_id,
+            store,
+            gossip.drop,
+            self._intake,
+            self._catch_up,
+            self._supervisor,
+            lambda: self._stop("asked through the API"),
+            work is not None and is_kept_paused(config.home),
+        )
 
     def snapshot(self) -> Snapshot:
         """The node as it is; what needs a disk is at most a second old."""
@@ -271,6 +289,8 @@ class Control:
             self._gossip.connections(),
             self._gossip.traffic(),
             self._gossip.addresses(),
+            bans=self._store.bans.bans(),
+            paused=self._actions.is_paused,
         )
 
     async def run(self, show: Show | None = None) -> LearnerEnd:
@@ -433,25 +453,36 @@ class Control:
             await trio.sleep(MEASURE_EVERY_S)
 
     async def _serve_api(self) -> None:
-        token = open_token(self._config.home)
-        app = create_app(self._readable, token)
-        with write_address(self._config.home, self._listener) as url:
+        audit, doors = Audit(self._config.home), self._doors
+        token = LiveToken(self._config.home, audit.note_token)
+        actions = Changeable(self._actions, audit)
+        app = create_app(self._readable, token, actions, doors.names)
+        with write_address(self._config.home, doors.local) as url:
             logger.info("serving the API at %s; the token is in %s", url, TOKEN_FILE)
-            await serve_api(app, self._listener, stop=self._api_stop)
+            async with trio.open_nursery() as nursery:
+                if doors.tls is not None:
+                    nursery.start_soon(doors.tls.renew)
+                await serve_api(app, doors, stop=self._api_stop)
+                nursery.cancel_scope.cancel()
 
     async def _watch_signals(self) -> None:
+        num_heard = 0
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                name = signal.Signals(number).name
-                if self._stop_asked.is_set():
+                name, num_heard = signal.Signals(number).name, num_heard + 1
+                if num_heard > 1:
                     logger.warning("%s again: ending at once", name)
                     self._supervisor.kill()
                     os._exit(128 + number)
-                logger.warning("%s: %s; once more ends at once", name, self._way_out)
-                self._stop_asked.set()
-                if self._answerer is not None:
-                    self._answerer.stop_waiting()
-                self._supervisor.stop()
+                self._stop(name, "; once more ends at once")
+
+    def _stop(self, why: str, and_then: str = "") -> None:
+        """Begins the end. A second call changes nothing."""
+        logger.warning("%s: %s%s", why, self._way_out, and_then)
+        self._stop_asked.set()
+        if self._answerer is not None:
+            self._answerer.stop_waiting()
+        self._supervisor.stop()
 
     @property
     def _way_out(self) -> str:

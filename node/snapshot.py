@@ -23,6 +23,7 @@ from node.status import (
 )
 from node.watchdog import slow_stage
 from rewards.sandbox import Isolation
+from swarm.bans import Ban
 from swarm.gossip import Connection, Traffic
 from swarm.refusal import Refusal
 
@@ -43,6 +44,7 @@ WITHOUT_PEERS = {
     "observe": "there is nothing to see",
     "relay": "nobody uses this relay",
 }
+PAUSED = "paused by its operator: no round begins until it is resumed"
 LAG_S = 1.0
 """A control process whose loop is held up for longer answers its peers too late."""
 
@@ -121,6 +123,9 @@ def make_snapshot(
     traffic: Traffic,
     addresses: Sequence[str],
     clock: Callable[[], float] = time.time,
+    *,
+    bans: Sequence[Ban] = (),
+    paused: bool = False,
 ) -> Snapshot:
     """All that there is to show, with its warnings."""
     now = clock()
@@ -135,14 +140,16 @@ def make_snapshot(
         now=now,
         learner=learner,
         pool=measured.pool,
-        peers=with_connections(measured.peers, connections, now),
+        peers=with_connections(with_bans(measured.peers, bans), connections, now),
         last_round=reports[-1] if reports else None,
         own_reward=tuple(report.own_reward for report in reports),
         foreign_groups_used=tuple(report.foreign_groups_used for report in reports),
         refused=measured.refused,
         heldout=measured.heldout,
         addresses=tuple(addresses),
+        paused=paused,
         warnings=(
+            *([PAUSED] if paused else []),
             *_mode_warnings(facts, addresses),
             *find_warnings(facts, measured, learner, len(connections), traffic, now),
         ),
@@ -171,6 +178,18 @@ def make_snapshot(
         tasks_left_out=measured.tasks_left_out,
         isolation=measured.isolation,
     )
+
+
+def with_bans(peers: Sequence[PeerStatus], bans: Sequence[Ban]) -> list[PeerStatus]:
+    """What the ledger knows of peers, and who of them and of others is banned."""
+    of_peers = {ban.node_id: ban for ban in bans}
+    unknown = of_peers.keys() - {peer.node_id for peer in peers}
+    return [
+        msgspec.structs.replace(peer, banned=True, banned_until=ban.until, ban_reason=ban.reason)
+        if (ban := of_peers.get(peer.node_id))
+        else peer
+        for peer in (*peers, *(PeerStatus(one, connected=False) for one in sorted(unknown)))
+    ]
 
 
 def with_connections(

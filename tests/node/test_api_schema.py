@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from node.api import create_app, open_listener, serve_api
-from node.api_fake import fake_readable, fake_store, fill
+from node.api_fake import fake_changeable, fake_readable, fake_store, fill
 from node.api_schema import KINDS, describe, field_texts
 from node.gate import OPEN_PATHS
 from node.status import PeerStatus, RoundReport, Snapshot
@@ -25,7 +25,7 @@ from rewards.tasks import TaskSpec
 ROOT = Path(__file__).parents[2]
 TOKEN = "t0ken-" + "x" * 37
 SNAPSHOT = from_json(Path(__file__).with_name("snapshot.json").read_bytes(), Snapshot)
-DOCUMENT = describe(create_app(fake_readable(), TOKEN))
+DOCUMENT = describe(create_app(fake_readable(), TOKEN, fake_changeable()))
 STREAMED = "/api/v1/events"
 """Never ends, so that no tool can check it: tests/node/test_api_stream.py does."""
 
@@ -106,7 +106,7 @@ def test_every_kind_is_a_struct() -> None:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with the state of a node that learned for a while, in a thread of its own."""
     store = fake_store()
     fill(store, 1e9)
@@ -117,11 +117,12 @@ def url() -> Iterator[str]:
     node.refusals.note({})
     node.refusals.note({"copied": 3})
     listener, stopping = open_listener("127.0.0.1", 0), threading.Event()
+    app = create_app(node, TOKEN, fake_changeable(tmp_path_factory.mktemp("home"), store))
 
     async def serve() -> None:
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(serve_api, create_app(node, TOKEN), listener, stop=stop))
+            nursery.start_soon(partial(serve_api, app, listener, stop=stop))
             await trio.to_thread.run_sync(stopping.wait)
             stop.set()
 
