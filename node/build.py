@@ -134,6 +134,8 @@ def build_policy(
         bf16=config.policy.dtype == "bfloat16",
         resume_from=resume_from,
     )
+    if config.learn.report_to:
+        status.on_report = learner.report
     engine = _Engine(
         config,
         model_dir,

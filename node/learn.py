@@ -24,6 +24,7 @@ rounded away. `bf16` sets the arithmetic of forward and backward alone.
 """
 
 import copy
+import importlib.util
 import math
 import statistics
 import sys
@@ -37,6 +38,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model_state_dict
@@ -45,8 +47,9 @@ from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import utils as trl_utils
 
-from node.config import LearnConfig
+from node.config import ConfigError, LearnConfig
 from node.groups import BatchLimits, Group
+from node.status import HeldOutStatus, RoundReport
 from node.update import Update
 
 if TYPE_CHECKING:
@@ -55,6 +58,10 @@ if TYPE_CHECKING:
 # TRL sends every position through the head where there is no Triton, lest compilers for fixed
 # shapes (Neuron) start again. Scoring only the answers' tokens gives the same on a CPU, sooner.
 trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda", "xpu")
+
+
+MEASURED = ("clip_ratio/", "entropy", "kl")
+"""What is reported of what TRL measures in a step."""
 
 
 class LearnerFailed(RuntimeError):
@@ -131,7 +138,8 @@ class Learner:
             temperature: of the sampling; log-probabilities are taken at the same one.
             seed: of the adapter's start. Seeds the process's global random generators (python,
                 numpy, torch), and resuming restores them; no step draws from them.
-            work_dir: TRL's output directory; created, and left empty.
+            work_dir: TRL's output directory; created, and left empty, but for TensorBoard's files
+                with `report_to`.
             bf16: forward and backward in bfloat16 (autocast); weights stay as they are.
             resume_from: a directory that `save` filled. Settings of `config` win over those that
                 were in force when it was saved. Weights are read as safetensors; the state of
@@ -139,11 +147,13 @@ class Learner:
                 which builds tensors and numbers and runs no code.
 
         Raises:
+            ConfigError: what `report_to` names is not installed.
             LearnerFailed: the trainer could not start or resume.
         """
         self._limits = _limits(model, max_answers, max_answer_tokens)
         self._uses_kl = config.kl_weight > 0
         self._ess_guard = config.ess_guard
+        _check_reporters(config)
         settings = _trl_config(
             config,
             temperature=temperature,
@@ -234,6 +244,12 @@ class Learner:
         sums = iter(self._trainer.sum_logps(rows, of_start=of_start))
         return [tuple(next(sums) / len(ids) for ids in group.answer_ids) for group in groups]
 
+    def report(self, found: RoundReport | HeldOutStatus) -> None:
+        """Sends a round's or an evaluation's figures to `report_to`, as of the last step. Called
+        between two `learn`s, like `save`: the trainer's thread waits."""
+        part = "round" if isinstance(found, RoundReport) else "heldout"
+        self._trainer.send({f"{part}/{name}": value for name, value in figures(found).items()})
+
     def save(self, directory: Path) -> None:
         """Writes all that `resume_from` needs into an existing, empty directory.
 
@@ -277,6 +293,30 @@ class Learner:
         except BaseException as error:  # noqa: BLE001 - the thread's edge; raised by _wait
             self._failure = error
             self._trainer.current.set_exception(error)
+
+
+def figures(found: RoundReport | HeldOutStatus) -> dict[str, float]:
+    """The plain finite numbers of it, by their names."""
+    values = msgspec.structs.asdict(found)
+    if isinstance(found, RoundReport):
+        values |= {
+            "foreign_groups_used": found.foreign_groups_used,
+            "round_s": found.round_s,
+            "tokens_per_s": found.tokens_per_s,
+        }
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def _check_reporters(config: LearnConfig) -> None:
+    for name in config.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"learn.report_to = {name}: it is not installed here; run: pip install {name}"
+            )
 
 
 def _limits(model: "PreTrainedModel", max_answers: int, max_answer_tokens: int) -> BatchLimits:
@@ -370,7 +410,7 @@ def _trl_config(config: LearnConfig, **run: Any) -> GRPOConfig:
         ignore_data_skip=True,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=list(config.report_to) or "none",
         disable_tqdm=True,
         save_strategy="no",
     )
@@ -533,7 +573,19 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         clipped = self._metrics["train"]["clip_ratio/region_mean"]
         rate = logs["learning_rate"] * self.rate_factor  # logged is the scheduler's
         self.steps.append(_Step(logs["loss"], logs["grad_norm"], rate, statistics.fmean(clipped)))
+        if self.args.report_to:
+            means = {
+                name: statistics.fmean(values)
+                for name, values in self._metrics["train"].items()
+                if name.startswith(MEASURED)  # others are of rewards, which TRL does not see here
+            }
+            self.send({**logs, "learning_rate": rate, **means})
         self._metrics["train"].clear()
+
+    def send(self, figures: dict[str, float]) -> None:
+        """To `report_to`, as TRL's own logging does, but without its history."""
+        if self.args.report_to:
+            self.callback_handler.on_log(self.args, self.state, self.control, figures)
 
     def write(self, directory: Path) -> None:
         """The files that train(resume_from_checkpoint=...) reads, without model card and pickles

@@ -201,6 +201,7 @@ class Node:
         self.status.take_seconds()
         self.status.heldout.append(heldout_status(number, heldout))
         self.status.on_change()
+        self.status.on_report(self.status.heldout[-1])
         logger.info(
             "held-out accuracy after round %d: %.3f +- %.3f on %d questions, pass@%d %.3f",
             number,
@@ -277,6 +278,7 @@ class Node:
         )
         self.status.reports.append(report)
         self.status.on_change()
+        self.status.on_report(report)
         foreign = f"foreign {report.foreign_groups_used} of {report.foreign_wanted}, "
         logger.info(
             "round %d: own_reward %.3f, zero_advantage_share %.2f, num_shared %d, %s%d tokens, "

@@ -203,6 +203,8 @@ class Status:
     """All evaluations of this node, in the order of their rounds."""
     clock: Callable[[], float] = time.monotonic
     on_change: Callable[[], None] = lambda: None
+    on_report: "Callable[[RoundReport | HeldOutStatus], None]" = lambda found: None
+    """Hears of every report and evaluation once."""
     _seconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -24,10 +24,11 @@ from trl.trainer import utils as trl_utils
 
 from bench import grpo_by_hand
 from node.batch import advantages
-from node.config import LearnConfig
+from node.config import ConfigError, LearnConfig
 from node.generate import token_logps
 from node.groups import Group
-from node.learn import Learner, LearnerFailed, NonFiniteGradient, effective_sample_size
+from node.learn import Learner, LearnerFailed, NonFiniteGradient, effective_sample_size, figures
+from node.status import HeldOutStatus, RoundReport
 
 VOCABULARY = 64
 EOS, PAD = 1, 2
@@ -852,3 +853,77 @@ def test_closing_ends_the_thread_and_may_be_repeated(start: Any) -> None:
     assert set(threading.enumerate()) == before
     with pytest.raises(LearnerFailed):
         learner.learn(MIXED)
+
+
+REPORT = RoundReport(
+    3, 0.25, 0.5, 0.0, 1, 2, 0, 10, 1.0, 1.0, None, math.nan, 1.0, 1e-4, 0.0, {"generating": 2.0}
+)
+
+
+def test_what_is_reported_are_the_plain_numbers() -> None:
+    found = figures(REPORT)
+    assert (found["own_reward"], found["tokens_per_s"], found["round"]) == (0.25, 5.0, 3)
+    assert "loss" not in found, "it is not a number"
+    assert set(figures(HeldOutStatus(3, 0.5, math.nan, 1))) == {"round", "mean", "num_questions"}
+
+
+def test_tensorboard_is_sent_the_figures_of_steps_rounds_and_evaluations(
+    start: Any, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    learner = start(tiny_model(), report_to="tensorboard")
+    updates = [learner.learn(batch) for batch in BATCHES[:2]]
+    learner.report(REPORT)
+    learner.report(HeldOutStatus(3, 0.5, 0.125, 8))
+    learner.close()
+    (directory,) = (tmp_path / "work" / "runs").iterdir()
+    events = EventAccumulator(str(directory))
+    events.Reload()
+    losses = events.Scalars("train/loss")
+    assert [one.step for one in losses] == [1, 2]
+    for one, update in zip(losses, updates, strict=True):
+        assert one.value == pytest.approx(update.loss, rel=1e-5)
+    (reward,) = events.Scalars("train/round/own_reward")
+    assert (reward.step, reward.value) == (2, 0.25)
+    (heldout,) = events.Scalars("train/heldout/mean")
+    assert (heldout.step, heldout.value) == (2, 0.5)
+    tags = events.Tags()["scalars"]
+    assert "train/clip_ratio/region_mean" in tags
+    assert not [tag for tag in tags if tag.startswith("train/reward")], "TRL does not know them"
+
+
+def test_reporting_changes_no_step(start: Any) -> None:
+    plain, reporting = tiny_model(), tiny_model()
+    start(plain).learn(MIXED)
+    start(reporting, report_to="tensorboard").learn(MIXED)
+    assert distance(plain, reporting) == 0
+
+
+def test_wandb_is_sent_them_too(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline: what it would send stands in a file. Its servers were never tried."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    learner = start(tiny_model(), report_to="wandb")
+    learner.learn(MIXED)
+    learner.report(REPORT)
+    learner.close()
+    import wandb
+
+    wandb.finish()
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = file.read_bytes()
+    assert b"train/loss" in content
+    assert b"train/round/own_reward" in content
+
+
+def test_a_reporter_that_is_not_installed_is_named(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="report_to = wandb: it is not installed here; run: pip"):
+        start(tiny_model(), report_to="wandb")
