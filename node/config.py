@@ -291,8 +291,25 @@ class QuotaConfig(_Section):
 
 class ApiConfig(_Section):
     host: str = "127.0.0.1"
+    """An IP address: 127.0.0.1 serves this machine only; any other one is served to the network,
+    which needs TLS (below), besides a free port of 127.0.0.1."""
     port: int = Field(default=8420, ge=0, le=65535)
-    """0 takes a free one; `api-address` in the home says which."""
+    """0 takes a free one; `api-address` in the home says where this machine asks."""
+    tls_cert: Path | None = None
+    """PEM file of the certificate, and those between it and its root, for `host` in the network."""
+    tls_key: Path | None = None
+    """PEM file of its key, not encrypted."""
+    names: tuple[str, ...] = ()
+    """Names under which the API may be asked, besides those of this machine and `host`, e.g.
+    node.example.org. A list, or one text with commas."""
+    insecure_public: bool = False
+    """Serves the network without TLS: whoever is on the way reads the token and rules the node.
+    For a container's own network, or behind a proxy that has TLS."""
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 
 class SuperviseConfig(_Section):
