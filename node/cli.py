@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from node.ask import NodeRefused, NodeUnreachable
+from node.cli_bundle import support_bundle
 from node.cli_config import config_app
 from node.cli_demo import demo
 from node.cli_doctor import doctor
@@ -48,6 +49,7 @@ app.command()(rounds)
 app.add_typer(peers_app, name="peers")
 app.add_typer(pool_app, name="pool")
 app.command()(doctor)
+app.command("support-bundle")(support_bundle)
 app.command()(rollback)
 app.add_typer(config_app, name="config")
 app.add_typer(key_app, name="key")

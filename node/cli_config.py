@@ -2,11 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
@@ -20,22 +18,12 @@ from node.cli_options import (
     say,
     write_json,
 )
-from node.config import NODE_FILE, NodeConfig, known_keys, load_config, load_node_config
+from node.config import NODE_FILE, known_keys, load_config, load_node_config
 from node.escape import printable
 from node.network_settings import network_options
+from node.settings_list import DEFAULT, list_settings
 
 config_app = typer.Typer(no_args_is_help=True, help="Settings.")
-
-DEFAULT = "default"
-
-
-class Setting(msgspec.Struct, frozen=True):
-    """One value, and where it comes from."""
-
-    key: str
-    value: object
-    origin: str
-    """default, a file's path, "environment variable NAME", or a flag."""
 
 
 @config_app.command("show")
@@ -83,14 +71,3 @@ def validate(
         write_json(differing)
     else:
         say(f"{file} is right: {len(differing)} settings, {len(known_keys())} are known")
-
-
-def list_settings(config: NodeConfig) -> Iterator[Setting]:
-    """Every setting, in the order of the tree."""
-    tree = config.model_dump(mode="json")
-    origins = config.origins
-    for key in known_keys():
-        value = tree
-        for part in key.split("."):
-            value = value[part]
-        yield Setting(key, value, origins.get(key, DEFAULT))
