@@ -1,12 +1,12 @@
-"""`sapo support-bundle`: what others need to see why a node misbehaves, in one file without secrets.
+"""`sapo support-bundle`: what others need to see why a node misbehaves, without secrets.
 
 Left out: the key, the API's token, the seed, model weights, and what strangers wrote (unless asked
 for). Before a member is written, every secret of this home and of the environment, in the forms in
 which it could be written down, is searched for in its bytes and blotted out.
 
-Not covered: secrets that this program does not know and that stand in a log in no usual form, and what
-is private but no secret: ids and addresses of this node and its peers, paths, names of models. Look
-into the file before you publish it.
+Not covered: secrets that this program does not know and that stand in a log in no usual form, and
+what is private but no secret: ids and addresses of this node and its peers, paths, names of models.
+Look into the file before you publish it.
 """
 
 import base64
@@ -60,8 +60,8 @@ files.json      names, sizes and modes in the home
 doctor.json     what sapo doctor found
 logs/           the ends of the logs
 {texts}
-Left out: key, token, seed, model weights{but}. Ids and addresses of this node and of its peers, paths
-and the model's name are in here: look into it before you publish it.
+Left out: key, token, seed, model weights{but}. Ids and addresses of this node and of its peers,
+paths and the model's name are in here: look into it before you publish it.
 """
 TEXTS = "rollouts.jsonl  questions and answers, strangers' included: as signed, do not print them\n"
 

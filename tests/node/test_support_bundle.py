@@ -161,7 +161,7 @@ def test_what_is_needed_to_help_is_there(
     names = {one["name"]: one for one in decoded["files.json"]}
     assert names["identity.key"]["mode"] == "0600"
     assert "checkpoints/round-00000007/policy/model.safetensors" in names
-    assert os.uname().nodename.encode() not in found["versions.json"]
+    assert os.uname().nodename not in decoded["versions.json"]["system"].split()
 
 
 def test_a_stopped_or_empty_home_gives_a_bundle_that_says_so(sapo: Sapo, tmp_path: Path) -> None:
