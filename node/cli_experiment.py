@@ -5,11 +5,25 @@ import threading
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
-from node.cli_options import console, stop_on_signal
+from node.cli_options import console, stop_on_signal, write_json
 from node.exit_status import Exit
 from node.log import log_to
+
+
+class ListedRun(msgspec.Struct, frozen=True):
+    """A run that an experiment declares."""
+
+    arm: str
+    seed: int
+    learning_rate: float | None
+    """None: not chosen yet."""
+    is_tuning: bool
+    is_done: bool
+    estimate_s: float
+    """Of one core."""
 
 
 def experiment(
@@ -20,6 +34,7 @@ def experiment(
     max_s: Annotated[float | None, typer.Option(help="Then start no more runs.", min=0)] = None,
     list_runs: Annotated[bool, typer.Option("--list", help="Show the runs, make none.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only write table and curves.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: the runs as JSON.")] = False,
 ) -> None:
     """Make the runs that an experiment's file declares; go on where the last call ended."""
     from node.experiment.listing import print_outcome, print_runs
@@ -41,7 +56,19 @@ def experiment(
         kept = read_kept(spec, materials, directory)
         if report:
             write_report(spec, directory, list(kept.results.values()))
-        print_runs(spec, kept, only or (), num_jobs, console)
+        if as_json:
+            runs = [run for run in spec.runs(kept.results.values()) if not only or run.arm in only]
+            write_json(
+                [
+                    ListedRun(
+                        *(run.arm, run.seed, run.learning_rate, run.is_tuning),
+                        *(run in kept.results, spec.estimate_s(run)),
+                    )
+                    for run in runs
+                ]
+            )
+        else:
+            print_runs(spec, kept, only or (), num_jobs, console)
         return
     log_to(make_logs(directory) / "experiment.log", also_stderr=False)
     stop_asked = threading.Event()

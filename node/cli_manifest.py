@@ -66,13 +66,16 @@ def new(
 
 
 @manifest_app.command("check")
-def check(file: SwarmFile) -> None:
+def check(file: SwarmFile, as_json: AsJson = False) -> None:
     """Whether it can be given to strangers; 0 only if nothing fails. Runs no task."""
     from node.manifest_check import check_manifest
 
     findings = check_manifest(file)
-    print_findings(findings, console)
     failed = [finding.check for finding in findings if finding.outcome is Outcome.FAILS]
+    if as_json:
+        write_json(findings)
+        raise typer.Exit(Exit.NOT_SHOWN if failed else Exit.DONE)
+    print_findings(findings, console)
     if failed:
         say(f"fails: {', '.join(dict.fromkeys(failed))}", "bold red")
         raise typer.Exit(Exit.NOT_SHOWN)

@@ -3,10 +3,9 @@
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import typer
@@ -35,9 +34,13 @@ Settings = Annotated[
 ]
 
 
-def write_json(value: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
-    """One JSON document and a line's end on stdout (node/status_json.py)."""
-    sys.stdout.write(to_json(value).decode() + "\n")
+def write_json(value: object) -> None:
+    """One JSON document and a line's end on stdout (node/status_json.py).
+
+    Args:
+        value: a msgspec struct or a dataclass, or a list of such.
+    """
+    sys.stdout.write(to_json(cast(msgspec.Struct, value)).decode() + "\n")
 
 
 def say(text: str, style: str = "") -> None:

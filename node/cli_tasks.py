@@ -46,11 +46,15 @@ def show_task(
     name: Annotated[str, typer.Argument(help="A task of the swarm file.")],
     manifest: ManifestName = None,
     home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Everything of one task: parameters, prompting, limits, digest, what counts as right."""
     config, chosen = _tasks_of(manifest, home)
     (entry,) = list_tasks([find_task(chosen, name)], opener(config, chosen))
-    print_task(chosen, entry, config.verify.deadline_s, console)
+    if as_json:
+        write_json(entry)
+    else:
+        print_task(chosen, entry, config.verify.deadline_s, console)
 
 
 @tasks_app.command("sample")

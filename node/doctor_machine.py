@@ -149,8 +149,10 @@ def check_disk(config: NodeConfig) -> Iterator[Finding]:
 
 
 def check_home(config: NodeConfig) -> Iterator[Finding]:
-    """Who may read the key and the token, where there are some."""
+    """Who may read key, token and the key of the API's certificate, where there are some."""
     files = [config.home / KEY_FILE, config.home / TOKEN_FILE]
+    if config.api.tls_key is not None:
+        files.append(config.api.tls_key)
     secrets = [file for file in files if file.exists()]
     if not secrets:
         yield Finding("home", Level.OK, f"{config.home} holds no key yet")

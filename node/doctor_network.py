@@ -49,6 +49,9 @@ def check_ports(config: NodeConfig) -> Iterator[Finding]:
     else:
         yield _port("swarm.listen", host, port, running)
     yield _port("api.port", config.api.host, config.api.port, running)
+    if config.api.insecure_public:
+        said = "api.insecure_public: whoever is on the way reads the token and rules this node"
+        yield Finding("api", Level.WARN, said, "set api.tls_cert and api.tls_key, or use ssh -L")
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """Every exit status of `sapo`, in one place; docs/exit-codes.md says what to do about each.
 
 A second SIGTERM or Ctrl-C ends a process at once, with 128 and the signal's number, as shells have
-it: 143 and 130. A process that is killed has none.
+it: 143 and 130; so does the first one where nothing is to be finished. A process that is killed
+has none.
 """
 
 from enum import IntEnum

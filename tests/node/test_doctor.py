@@ -169,6 +169,13 @@ def test_secrets_of_another_user_are_bad(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.level is Level.BAD and "chown 4242" in found.remedy
 
 
+def test_the_key_of_the_apis_certificate_is_a_secret_too(tmp_path: Path) -> None:
+    (tmp_path / "tls.key").touch(0o644)
+    chosen = settings(tmp_path, **{"api.tls_key": tmp_path / "tls.key"})
+    (found,) = check_home(chosen)
+    assert found.level is Level.BAD and found.remedy == f"chmod 600 {tmp_path / 'tls.key'}"
+
+
 def test_a_finding_stays_on_its_line_however_narrow_the_terminal() -> None:
     console = Console(width=20, record=True)
     print_finding(Finding("disk", Level.OK, "x" * 100), console)

@@ -111,6 +111,12 @@ def test_ports_are_free_taken_or_the_nodes_own(tmp_path: Path, fake_node: FakeNo
     assert wrong.level is Level.BAD and "\\x1b" in wrong.found
 
 
+def test_an_api_that_the_network_reads_along_is_a_warning(tmp_path: Path) -> None:
+    ports = {"swarm__listen": "/ip4/127.0.0.1/tcp/0", "api__port": 0}
+    *_, found = check_ports(settings(tmp_path, api__insecure_public=True, **ports))
+    assert found.level is Level.WARN and "api.tls_cert" in found.remedy
+
+
 def test_addresses_that_nobody_outside_can_dial_are_a_warning(
     tmp_path: Path, fake_node: FakeNode
 ) -> None:
