@@ -28,6 +28,7 @@ from node.cli_pool import pool_app
 from node.cli_run import run
 from node.cli_status import rounds, status
 from node.cli_tasks import tasks_app
+from node.cli_token import token_app
 from node.config import ConfigError
 from node.download import DownloadError
 from node.escape import printable
@@ -53,6 +54,7 @@ app.command("support-bundle")(support_bundle)
 app.command()(rollback)
 app.add_typer(config_app, name="config")
 app.add_typer(key_app, name="key")
+app.add_typer(token_app, name="token")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(manifest_app, name="manifest")
 app.command("eval")(evaluate)

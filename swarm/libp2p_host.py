@@ -6,6 +6,7 @@ where it is known who is at the other end: a banned peer gets no further.
 """
 
 import ipaddress
+import logging
 import math
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +37,10 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from swarm.bans import IsBanned, nobody
 from swarm.connection_limits import ConnectionLimits, IsExempt, Place, is_loopback
 from swarm.own_addresses import OwnAddresses
+from swarm.seldom import Seldom
+
+logger = logging.getLogger(__name__)
+_banned_ended = Seldom(logger, "%d connections with banned peers were ended at their handshake")
 
 MAX_HANDSHAKES = 256
 """Connections beside those of peers that may be in their handshake at once."""
@@ -146,6 +151,7 @@ class GatedNoise(NoiseTransport):
         node_id = str(conn.get_remote_peer())
         if self.is_banned(node_id):
             self.num_refused += 1
+            _banned_ended.note()
             await conn.close()
             raise HandshakeFailure(f"{node_id} is banned")
         return conn

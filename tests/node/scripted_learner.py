@@ -118,6 +118,7 @@ if behaviour == "orders":
         else:
             number += 1
             make_round(number)
+            orders.stop_asked.wait(0.05)  # a round takes a while
     pipe.tell(Done("checkpoints/round", False))
     sys.exit(0)
 if behaviour == "exchange":

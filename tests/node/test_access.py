@@ -6,12 +6,14 @@ import pytest
 from node.access import (
     ADDRESS_FILE,
     TOKEN_FILE,
+    LiveToken,
     address_of,
     open_listener,
     open_token,
     page_address,
     read_address,
     read_token,
+    rotate_token,
     write_address,
 )
 from node.config import ConfigError
@@ -95,3 +97,46 @@ def test_the_token_is_sent_to_no_other_machine(tmp_path: Path, text: str) -> Non
     (tmp_path / ADDRESS_FILE).write_text(text)
     with pytest.raises(HomeError, match="no address of this machine"):
         read_address(tmp_path)
+
+
+def test_a_new_token_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    old = open_token(tmp_path)
+    new = rotate_token(tmp_path)
+    assert new != old and read_token(tmp_path) == open_token(tmp_path) == new
+    assert (tmp_path / TOKEN_FILE).stat().st_mode & 0o777 == 0o600
+    assert [one.name for one in tmp_path.iterdir()] == [TOKEN_FILE]
+
+
+def test_a_new_token_goes_through_no_link_and_needs_an_old_one(tmp_path: Path) -> None:
+    with pytest.raises(HomeError, match="there is no token"):
+        rotate_token(tmp_path)
+    (tmp_path / "elsewhere").write_text("untouched")
+    (tmp_path / TOKEN_FILE).symlink_to(tmp_path / "elsewhere")
+    rotate_token(tmp_path)
+    assert (tmp_path / "elsewhere").read_text() == "untouched"
+    assert not (tmp_path / TOKEN_FILE).is_symlink() and read_token(tmp_path)
+
+
+def test_a_running_node_takes_a_new_token_and_keeps_the_old_one_while_there_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str] = []
+    live = LiveToken(tmp_path, lambda: heard.append("new"))
+    old = live()
+    new = rotate_token(tmp_path)
+    assert live() == live() == new != old and heard == ["new"]
+    for spoil in (
+        lambda: (tmp_path / TOKEN_FILE).chmod(0o644),
+        lambda: (tmp_path / TOKEN_FILE).unlink(),
+        lambda: (tmp_path / TOKEN_FILE).mkdir(),
+    ):
+        caplog.clear()
+        spoil()
+        assert live() == live() == new
+        assert len(caplog.records) == 1, "said once"
+    (tmp_path / TOKEN_FILE).rmdir()
+    (tmp_path / TOKEN_FILE).touch(0o600)
+    (tmp_path / TOKEN_FILE).write_text("short")
+    assert live() == new
+    newest = rotate_token(tmp_path)
+    assert live() == newest and heard == ["new", "new"]
