@@ -42,7 +42,8 @@ bench: install ## seconds and shares of one node-round; answers judged a second
 	$(BIN)/python bench/verify.py
 
 openapi: install ## write docs/openapi.json, the document of the REST API
-	$(BIN)/python -m node.api_schema > docs/openapi.json
+	$(BIN)/python -m node.api_schema > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
 
 wheel: install ## build the wheel into dist/
 	rm -rf build

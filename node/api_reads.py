@@ -232,7 +232,7 @@ def _add_home(app: FastAPI, node: Readable) -> None:
 
     @app.get(
         "/api/v1/logs",
-        summary="The last lines of the control process's log, oldest first",
+        summary="The last lines of the log, oldest first",
         responses=returns(list[LogLine], 422),
     )
     async def logs(limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = 200) -> Response:

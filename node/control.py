@@ -40,7 +40,7 @@ from node.log_lines import LogLines, keeping_lines
 from node.manifest_check import address_problem
 from node.network_settings import network_options, peer_limits
 from node.news import Event, Item, News
-from node.pipe import HeldOutDone, RoundDone
+from node.pipe import HeldOutDone, Logged, RoundDone
 from node.refusal_times import RefusalTimes
 from node.rollout_log import OwnRollouts
 from node.sd_notify import find_systemd, keep_informed
@@ -363,8 +363,11 @@ class Control:
         self._answerer.has_tasks.set()
         self._intake.judge_tasks(usable)
 
-    async def _hear(self, news: RoundDone | HeldOutDone) -> None:
+    async def _hear(self, news: RoundDone | HeldOutDone | Logged) -> None:
         """Keeps what the learner reports, and credits the authors of what it used."""
+        if isinstance(news, Logged):
+            self._readable.lines.add(news.line)
+            return
         offload, history, ledger = self._store.offload, self._store.history, self._store.ledger
         if isinstance(news, HeldOutDone):
             known = self._measured.heldout

@@ -23,7 +23,8 @@ from node.exit_status import Exit
 from node.generate import GenerationFailed
 from node.home import HomeError
 from node.log import log_to
-from node.pipe import Checkpointed, Done, Failed, LearnerPipe, Narrator, PipeExchange
+from node.log_lines import TellLines
+from node.pipe import Checkpointed, Done, Failed, LearnerPipe, Logged, Narrator, PipeExchange
 from node.status import Stage, Status
 from rewards.verifier import VerifierBroken
 from swarm.manifest import ManifestError, load_manifest
@@ -44,6 +45,7 @@ def main() -> None:
     pipe = LearnerPipe(os.fdopen(incoming, "rb"), outgoing)
     config = NodeConfig.model_validate_json(pipe.begin().config)
     log_to(None, format=config.log.format)
+    logging.getLogger().addHandler(TellLines(lambda line: pipe.tell(Logged(line))))
     try:
         run(pipe, config)
     except (ConfigError, ManifestError, HomeError) as error:

@@ -1,16 +1,19 @@
 """The last lines of the log, in memory, for the API.
 
-Covered: what this package and its libraries log at INFO and above in this process. Text of
-strangers in a line is escaped, each line is cut, and old lines go.
-Not covered: what the learner process logs; it goes to stderr, and its errors, rounds and
-evaluations are in the snapshot.
+Covered: what our packages log at INFO and above, and libraries at WARNING, in the control process
+and in the learner, which tells its lines through the pipe. Text of strangers in a line is escaped,
+each line is cut, and old lines go.
+Not covered: what libraries print, and what the verifier's workers and vLLM's own processes log:
+that goes to stderr alone.
 """
 
 import logging
+import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 import msgspec
 
@@ -21,11 +24,19 @@ MAX_LINE_CHARS = 2000
 MAX_TRACEBACK_LINES = 60
 
 
+class Process(StrEnum):
+    """Who logged."""
+
+    CONTROL = "control"
+    LEARNER = "learner"
+
+
 class LogLine(msgspec.Struct, frozen=True):
     """One record of the log."""
 
     number: int
-    """Counts from 1 since the start of the process."""
+    """Counts from 1 since the start of the control process; the order in which it heard them."""
+    process: Process
     at: float
     """Unix seconds."""
     level: str
@@ -46,20 +57,42 @@ class LogLines(logging.Handler):
         self._guard = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps a record. One that cannot be formatted is kept as it is: see `_message`."""
-        message, traceback = _message(record), _traceback(record)
+        """Keeps a record."""
+        self.add(line_of(record, Process.CONTROL))
+
+    def add(self, line: LogLine) -> None:
+        """Keeps a line under the next number."""
         with self._guard:
             self._num += 1
-            self._lines.append(
-                LogLine(
-                    self._num, record.created, record.levelname, record.name, message, traceback
-                )
-            )
+            self._lines.append(msgspec.structs.replace(line, number=self._num))
 
     def newest(self, limit: int) -> list[LogLine]:
         """The last `limit` lines, oldest first."""
         with self._guard:
             return list(self._lines)[-limit:]
+
+
+class TellLines(logging.Handler):
+    """Tells the lines of a learner to its control process.
+
+    Only in the process that made it: a child that was forked off would write into the same pipe.
+    """
+
+    def __init__(self, tell: Callable[[LogLine], None]) -> None:
+        super().__init__(logging.INFO)
+        self._tell = tell
+        self._pid = os.getpid()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tells of a record."""
+        if os.getpid() == self._pid:
+            self._tell(line_of(record, Process.LEARNER))
+
+
+def line_of(record: logging.LogRecord, process: Process) -> LogLine:
+    """A record as a line, without its number. One that cannot be formatted is shown as it is."""
+    message, traceback = _message(record), _traceback(record)
+    return LogLine(0, process, record.created, record.levelname, record.name, message, traceback)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import msgspec
 from node.batch import Want, may_share
 from node.config import Share
 from node.groups import Origin, OwnRollout, VerifiedRollout
+from node.log_lines import LogLine
 from node.orders import Orders
 from node.status import HeldOutStatus, RoundReport, Status
 from rewards.frames import frame
@@ -119,6 +120,12 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     exit_status: int
 
 
+class Logged(msgspec.Struct, frozen=True, tag=True):
+    """A line of the learner's log."""
+
+    line: LogLine
+
+
 class Checkpointed(msgspec.Struct, frozen=True, tag=True):
     """A checkpoint that was asked for is written."""
 
@@ -199,7 +206,7 @@ class WriteCheckpoint(msgspec.Struct, frozen=True, tag=True):
 
 
 Request = DrawQuestions | DrawCommon | DrawHeldOut | Verify | ShareOwn | TakeForeign
-Told = AtStage | RoundDone | HeldOutDone | Checkpointed | Failed | Done
+Told = AtStage | RoundDone | HeldOutDone | Logged | Checkpointed | Failed | Done
 Reply = Questions | Verdicts | Shared | ForeignRollouts | Broken
 Order = SetPaused | WriteCheckpoint | Stop
 
@@ -214,6 +221,7 @@ decode_from_learner: Callable[[bytes], Request | Told] = msgspec.msgpack.Decoder
     | AtStage
     | RoundDone
     | HeldOutDone
+    | Logged
     | Checkpointed
     | Failed
     | Done

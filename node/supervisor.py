@@ -21,6 +21,7 @@ from node.pipe import (
     Done,
     Failed,
     HeldOutDone,
+    Logged,
     Order,
     Reply,
     Request,
@@ -41,7 +42,7 @@ FIRST_BACKOFF_S = 1.0
 MAX_ERROR_CHARS = 500
 
 Serve = Callable[[Request], Awaitable[Reply]]
-Hear = Callable[[RoundDone | HeldOutDone], Awaitable[None]]
+Hear = Callable[[RoundDone | HeldOutDone | Logged], Awaitable[None]]
 
 
 class LearnerAbsent(RuntimeError):
@@ -74,7 +75,7 @@ class Supervisor:
         """
         Args:
             serve: answers what the learner asks.
-            hear: is told of finished rounds and evaluations.
+            hear: is told of finished rounds and evaluations, and of lines of the log.
             is_paused: whether it begins in a pause.
             command: starts a learner, with the two descriptors appended; for tests.
         """
@@ -244,7 +245,7 @@ class Supervisor:
                 case AtStage() as at:
                     self._is_ready = self._is_ready or at.stage != Stage.STARTING
                     self._set_stage(at)
-                case (RoundDone() | HeldOutDone()) as news:
+                case (RoundDone() | HeldOutDone() | Logged()) as news:
                     await self._hear(news)
                 case Checkpointed(round=number):
                     self._end_orders(number)

@@ -3,7 +3,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from node.log_lines import MAX_LINE_CHARS, MAX_TRACEBACK_LINES, LogLines, keeping_lines
+from node.log_lines import (
+    MAX_LINE_CHARS,
+    MAX_TRACEBACK_LINES,
+    LogLine,
+    LogLines,
+    Process,
+    TellLines,
+    keeping_lines,
+)
 
 logger = logging.getLogger("node.test_log_lines")
 
@@ -66,3 +74,23 @@ def test_after_the_block_nothing_is_heard() -> None:
         pass
     logger.error("later")
     assert kept.newest(1) == []
+
+
+def test_lines_of_the_learner_stand_among_the_others(lines: LogLines) -> None:
+    told: list[LogLine] = []
+    handler = TellLines(told.append)
+    handler.handle(logging.LogRecord("node.loop", logging.INFO, "f", 1, "round %d", (3,), None))
+    logger.info("here")
+    lines.add(told[0])
+    assert [(one.number, one.process, one.message) for one in lines.newest(2)] == [
+        (1, Process.CONTROL, "here"),
+        (2, Process.LEARNER, "round 3"),
+    ]
+
+
+def test_a_child_that_was_forked_off_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[LogLine] = []
+    handler = TellLines(told.append)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    handler.handle(logging.LogRecord("node.loop", logging.INFO, "f", 1, "hello", (), None))
+    assert told == []
