@@ -278,7 +278,8 @@ class Dialer(INotifee):
                 self._book.is_not_ours(node_id, now)
             if peer.visit_ends <= now and self._num_peers <= self._wanted_peers:
                 peer.visit_ends = math.inf
-            if min(peer.leave_at, peer.visit_ends, self._passing.get(node_id, math.inf)) <= now:
+            ends = min(peer.leave_at, peer.visit_ends, self._passing.get(node_id, math.inf))
+            if ends <= now or self._is_banned(node_id):
                 nursery.start_soon(self._network.close_peer, peer_id)
             elif peer.is_member and peer.next_ask <= now:
                 peer.next_ask = now + ASK_S

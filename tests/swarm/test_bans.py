@@ -14,10 +14,12 @@ from swarm import bans as bans_module
 from swarm.bans import Bans, TooManyBans
 from swarm.catalogue import MAX_REPLY_BYTES
 from swarm.catch_up import CatchUpLimits
+from swarm.circuit import CircuitFailed, is_circuit
 from swarm.database import Database, MemoryDatabase
 from swarm.identity import Identity
 from swarm.judge import ScriptedJudge
 from swarm.libp2p import Libp2pGossip, open_libp2p
+from swarm.network_options import NetworkOptions, RelayUse
 from swarm.wire import claimed_author
 
 LONG = 100.0
@@ -207,12 +209,17 @@ class Banned(set[str]):
 
 
 def open_node(
-    home: Path, number: int, bootstrap: Any = (), banned: Banned | None = None
+    home: Path,
+    number: int,
+    bootstrap: Any = (),
+    banned: Banned | None = None,
+    relay: RelayUse = "auto",
 ) -> AbstractAsyncContextManager[Libp2pGossip]:
     identity = Identity(secrets.token_bytes(32))
     return open_libp2p(
         *(identity, "a swarm", ANYWHERE, nothing_to_find, bootstrap),
         *(home / f"{number}.json", 8, random.Random(0)),
+        options=NetworkOptions(relay=relay, dht=False),
         is_banned=banned if banned is not None else Banned(),
     )
 
@@ -280,6 +287,46 @@ async def test_a_banned_peer_is_refused_when_it_is_the_one_that_is_dialled(tmp_p
                 await a._dialer._connect(bad.addresses()[0], bad.node_id)
             assert noise_of(a).num_refused == 1
             assert not peers_of(a)
+
+
+@trio_test
+async def test_who_was_in_a_handshake_when_the_ban_came_is_let_go(tmp_path: Path) -> None:
+    """Nobody drops it: it was not there yet."""
+    banned = Banned()
+    with trio.fail_after(60):
+        async with (
+            open_node(tmp_path, 1, banned=banned) as a,
+            open_node(tmp_path, 2, a.addresses()) as bad,
+        ):
+            await until(lambda: peers_of(a) == {bad.node_id})
+            banned.add(bad.node_id)
+            await until(lambda: not peers_of(a))
+
+
+@trio_test
+async def test_a_relay_is_no_way_around_a_ban_and_a_banned_relay_no_way(tmp_path: Path) -> None:
+    banned = Banned()
+    with trio.fail_after(60):
+        async with open_node(tmp_path, 1, relay="serve") as relay:
+            relay._book.to_share = lambda *args: []  # type: ignore[method-assign]
+            async with (
+                open_node(tmp_path, 2, relay.addresses(), banned, relay="use") as behind,
+                open_node(tmp_path, 3, relay.addresses()) as bad,
+            ):
+                await until(lambda: any(map(is_circuit, behind.addresses())))
+                await until(lambda: peers_of(bad))
+                (circuit,) = filter(is_circuit, behind.addresses())
+                banned.add(bad.node_id)
+                with pytest.raises(CircuitFailed):
+                    await bad._dialer._connect(circuit, behind.node_id)
+                assert noise_of(behind).num_refused == 1
+                assert peers_of(behind) == {relay.node_id}
+                banned.clear()
+                await bad._dialer._connect(circuit, behind.node_id)
+                await until(lambda: bad.node_id in peers_of(behind))
+                bad._dialer._is_banned = lambda one: one == relay.node_id
+                with pytest.raises(CircuitFailed, match="the relay is banned"):
+                    await bad._dialer._connect(circuit, behind.node_id)
 
 
 @trio_test
