@@ -83,7 +83,7 @@ class NodeBoard:
         if (snapshot := self.snapshot) is None:
             yield Text(f"starting, {self.elapsed_s:.0f} s")
         else:
-            yield Text(explain(snapshot))
+            yield Text(explain(snapshot, with_stage=False))
             yield self._figures(snapshot, 40 if options.max_width >= WIDE else 20)
             if said := unusual(snapshot):
                 yield Text(said, style="bold yellow")

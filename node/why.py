@@ -32,8 +32,12 @@ DOING = {
 }
 
 
-def explain(snapshot: Snapshot) -> str:
-    """One paragraph: who it is, what it does and waits for, and whether it contributes."""
+def explain(snapshot: Snapshot, with_stage: bool = True) -> str:
+    """One paragraph: who it is, what it does and waits for, and whether it contributes.
+
+    Args:
+        with_stage: what it does at this moment, too.
+    """
     learner = snapshot.learner
     since = datetime.fromtimestamp(snapshot.started).strftime("%Y-%m-%d %H:%M")
     of = "" if learner.target_rounds is None else f" of {learner.target_rounds:,}"
@@ -43,10 +47,10 @@ def explain(snapshot: Snapshot) -> str:
         f"{since} ({span(snapshot.now - snapshot.started)}){made}.",
     ]
     if snapshot.has_policy:
-        sentences += [_doing(snapshot), _giving(snapshot)]
+        sentences += [_doing(snapshot) if with_stage else "", _giving(snapshot)]
     if snapshot.learns:
         sentences.append(_taking(snapshot))
-    if not any(peer.connected for peer in snapshot.peers):
+    if not _is_connected(snapshot) and not any(map(_is_of_nobody, snapshot.warnings)):
         sentences.append(f"No peer is connected{': it learns alone' * snapshot.learns}.")
     return " ".join(filter(None, sentences))
 
@@ -57,6 +61,14 @@ def unusual(snapshot: Snapshot) -> str:
         return ""
     named = "; ".join(printable(one, MAX_UNUSUAL_CHARS) for one in snapshot.warnings)
     return f"Unusual: {named}."
+
+
+def _is_connected(snapshot: Snapshot) -> bool:
+    return any(peer.connected for peer in snapshot.peers)
+
+
+def _is_of_nobody(warning: str) -> bool:
+    return warning.startswith("no peer is connected")
 
 
 def _doing(snapshot: Snapshot) -> str:
@@ -117,6 +129,8 @@ def _why_nothing(snapshot: Snapshot) -> str:
         return f"{pool.fresh:,} lie in the pool and were not drawn yet"
     if pool.offers:
         return f"{pool.offers:,} are announced and not fetched yet"
+    if not _is_connected(snapshot):
+        return "no peer is connected"
     offered = sum(peer.rollouts_offered for peer in snapshot.peers)
     if not offered:
         return "no peer has offered anything yet"

@@ -36,6 +36,7 @@ UNUSABLE = ForeignGroup("a" * 52, b"1" * 32, "sums", ForeignFate.TOO_LONG, 1, 2.
         (replace(QUIET, pool=replace(QUIET.pool, fresh=3)), "3 lie in the pool"),
         (replace(QUIET, pool=replace(QUIET.pool, offers=5)), "5 are announced and not fetched"),
         (QUIET, "no peer has offered anything yet"),
+        (replace(QUIET, peers=()), "no peer is connected"),
         (
             replace(
                 QUIET,
@@ -93,3 +94,15 @@ def test_what_is_unusual_ends_the_paragraph_and_is_escaped() -> None:
     said = unusual(replace(QUIET, warnings=("no peer", "x\x1b[2J" + "y" * 1000)))
     assert said.startswith("Unusual: no peer; x\\x1b[2J") and said.isprintable()
     assert len(said) < 400
+
+
+def test_that_nobody_is_connected_is_said_once() -> None:
+    alone = replace(QUIET, peers=(), warnings=())
+    assert "No peer is connected: it learns alone." in explain(alone)
+    warned = replace(alone, warnings=("no peer is connected: this node learns alone",))
+    assert "No peer is connected" not in explain(warned)
+    assert "no peer is connected: this node learns alone" in unusual(warned)
+
+
+def test_the_stage_may_be_left_out() -> None:
+    assert "so far" in explain(QUIET) and "so far" not in explain(QUIET, with_stage=False)
