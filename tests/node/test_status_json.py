@@ -49,6 +49,37 @@ def test_a_lone_surrogate_does_not_keep_the_status_from_being_shown() -> None:
     assert from_json(to_json(odd), Snapshot).warnings == ("an error: \\udcff",)
 
 
+class Inner(msgspec.Struct):
+    """Bytes in every place where a struct may have some."""
+
+    plain: bytes
+    many: tuple[bytes, ...] = ()
+    maybe: bytes | None = None
+    named: dict[str, bytes] = {}
+    figure: float = math.inf
+
+
+class Outer(msgspec.Struct):
+    """The same deeper."""
+
+    inner: tuple[Inner, ...]
+    plain: str = ""
+
+
+def test_bytes_are_hexadecimal_wherever_they_are() -> None:
+    inner = Inner(b"\x01", (b"\x02",), b"\x03", {"a": b"\x04"})
+    found = {"plain": "01", "many": ["02"], "maybe": "03", "named": {"a": "04"}, "figure": None}
+    assert json.loads(to_json([Outer((inner, inner))])) == [{"inner": [found] * 2, "plain": ""}]
+
+
+def test_a_lone_surrogate_in_a_struct_with_bytes_is_escaped_too() -> None:
+    assert SNAPSHOT.last_round is not None
+    odd = msgspec.structs.replace(SNAPSHOT.last_round, brake="\udcff")
+    tree = json.loads(to_json([odd]))
+    assert tree[0]["brake"] == "\\udcff"
+    assert tree[0]["foreign"][0]["hash"] == "00ff5ac3"
+
+
 def test_a_newer_node_may_say_more() -> None:
     tree = json.loads(to_json(SNAPSHOT)) | {"mood": "fine"}
     tree["learner"]["shoe_size"] = 42
