@@ -141,15 +141,23 @@ def open_doors(api: ApiConfig) -> Iterator[Doors]:
             yield Doors(local, names=Names(THIS_MACHINE | own))
         return
     tls = _check_public(api)
-    address = ipaddress.ip_address(api.host)
-    name = f"[{address}]" if address.version == 6 else str(address)
-    names = Names(THIS_MACHINE | own | {name}, any_address=address.is_unspecified)
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    family = socket.AF_INET6 if ":" in api.host else socket.AF_INET
     with (
         listen_at(family, api.host, api.port) as public,
         open_listener("127.0.0.1", 0) as local,
     ):
-        yield Doors(local, public, tls, names)
+        yield Doors(local, public, tls, public_names(api.host, own))
+
+
+def public_names(host: str, own: frozenset[str]) -> Names:
+    """Under which names a node that is served at an IP address may be asked.
+
+    Args:
+        own: names that the settings allow, besides.
+    """
+    address = ipaddress.ip_address(host)
+    name = f"[{address}]" if address.version == 6 else str(address)
+    return Names(THIS_MACHINE | own | {name}, any_address=address.is_unspecified)
 
 
 def _check_public(api: ApiConfig) -> Tls | None:

@@ -20,7 +20,7 @@ from swarm.bans import Bans
 from swarm.database import MemoryDatabase
 from swarm.identity import Identity
 from swarm.rollout import Rollout
-from swarm.wire import seal
+from swarm.wire import rollout_hash, seal
 
 TOKEN = "t0ken-" + "x" * 37
 PEER, OTHER = (Identity(bytes([number]) * 32) for number in (1, 2))
@@ -60,13 +60,15 @@ def node(tmp_path: Path) -> Iterator[Node]:
     yield Node(tmp_path)
 
 
-def add_rollout(store: Store, author: Identity, index: int) -> None:
+def add_rollout(store: Store, author: Identity, index: int) -> bytes:
+    """Puts a rollout into the pool; returns its hash."""
     answers = (Answer(f"{author.node_id} {index}", True), Answer("no", True))
     question = Question("sums", index)
     rollout = Rollout("5" * 64, author.node_id, 1, question, answers, "m", 1, store.pool._clock())
     record = seal(rollout, author)
     expansion = Expansion(question, "1 + 1", "2")
     assert store.pool.add_foreign(record, rollout, expansion, (True, False), NOW) is None
+    return rollout_hash(record)
 
 
 # --- bans ---
@@ -92,13 +94,16 @@ async def test_a_ban_purges_the_peers_rollouts_and_no_others(node: Node) -> None
 @trio_test
 async def test_a_ban_ends_by_its_time_or_by_hand(node: Node) -> None:
     path = f"/api/v1/peers/{PEER.node_id}"
+    record = add_rollout(node.store, PEER, 3)
     answer = await node.post(f"{path}/ban", {"for_s": 60})
+    assert node.store.pool.has_seen([record]), "a copy would be refused as one"
     until = answer.json()["banned_until"]
     (ban,) = node.store.bans.bans()
     assert until == ban.until == pytest.approx(ban.at + 60)
     for was_banned in (True, False):
         answer = await node.post(f"{path}/unban")
         assert answer.json() == {"node_id": PEER.node_id, "was_banned": was_banned}
+        assert not node.store.pool.has_seen([record]), "it may be fetched again"
         assert not node.store.bans.is_banned(PEER.node_id)
     assert ("hear_again", PEER.node_id) in node.swarm.told
     assert ("ask_again", "") in node.swarm.told

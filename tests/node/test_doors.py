@@ -22,7 +22,7 @@ from trio.testing import trio_test
 from node.api import create_app, serve_api
 from node.api_fake import fake_changeable, fake_readable
 from node.config import ApiConfig, ConfigError, load_config
-from node.doors import Doors, Names, Tls, open_doors
+from node.doors import Doors, Names, Tls, open_doors, public_names
 
 TOKEN = "t0ken-" + "x" * 37
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -143,6 +143,17 @@ def test_by_default_this_machine_alone_is_served(host: str) -> None:
         assert doors.local.getsockname()[0] in ("127.0.0.1", "::1")
 
 
+def test_an_address_is_its_own_name_and_all_addresses_are_those_of_all() -> None:
+    own = frozenset({NAME})
+    for host, name in (("192.0.2.1", "192.0.2.1:8420"), ("2001:DB8::1", "[2001:db8::1]")):
+        names = public_names(host, own)
+        assert name in names and NAME in names and "localhost" in names
+        assert "192.0.2.2" not in names and "[2001:db8::2]" not in names
+    for host in ("0.0.0.0", "::"):
+        names = public_names(host, own)
+        assert "192.0.2.2" in names and "[2001:db8::2]:1" in names and "other.example" not in names
+
+
 @trio_test
 async def test_the_network_is_served_with_tls_and_this_machine_without(
     files: tuple[Path, Path], tmp_path: Path
@@ -221,6 +232,12 @@ async def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(
             doors.tls.renew_now()
             assert await ask() == first
             assert "new certificate is not taken" in caplog.text
+            old_key = key.read_bytes()
             write_certificate(tmp_path, "other.example")
+            new_key = key.read_bytes()
+            key.write_bytes(old_key)  # in the middle of a renewal
+            doors.tls.renew_now()
+            assert await ask() == first
+            key.write_bytes(new_key)
             doors.tls.renew_now()
             assert await ask() != first
