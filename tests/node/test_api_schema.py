@@ -18,6 +18,8 @@ from node.api import create_app, open_listener, serve_api
 from node.api_fake import fake_changeable, fake_readable, fake_store, fill
 from node.api_schema import KINDS, describe, field_texts
 from node.gate import OPEN_PATHS
+from node.news import Event
+from node.rollout_view import Fate
 from node.status import PeerStatus, RoundReport, Snapshot
 from node.status_json import from_json
 from rewards.tasks import TaskSpec
@@ -96,6 +98,23 @@ def test_hashes_are_hexadecimal_and_figures_may_be_null() -> None:
     assert schemas["RoundReport"]["properties"]["loss"]["type"] == ["number", "null"]
     assert schemas["Snapshot"]["properties"]["now"]["type"] == "number"
     assert "base64" not in json.dumps(DOCUMENT)
+
+
+def test_the_guide_names_every_path_event_fate_and_status() -> None:
+    guide = (ROOT / "docs/api.md").read_text()
+    rows = [line.split("|") for line in guide.splitlines() if line.startswith("| ")]
+    first = {cells[1].strip() for cells in rows}
+    for method, path, _ in operations():
+        end = path.rpartition("/")[2]
+        assert any(
+            f"`{method.upper()} {path}" in cell or (f"`/{end}`" in cell and method == "post")
+            for cell in first
+        ), path
+    assert {event.value for event in Event} <= first
+    assert {fate.value for fate in Fate} <= first
+    statuses = {status for _, _, one in operations() for status in one["responses"]}
+    named = {word for cell in first for word in cell.split(", ") if word.isdigit()}
+    assert {status for status in statuses if int(status) >= 400} | {"405"} == named
 
 
 def test_every_kind_is_a_struct() -> None:

@@ -119,3 +119,14 @@ def test_the_number_of_series_does_not_grow_with_the_peers() -> None:
 def test_odd_text_stays_within_its_label() -> None:
     odd = msgspec.structs.replace(SNAPSHOT, model='a"} 1\nsapo_fake 7\\', swarm_name="\x1b[2J")
     assert set(read(odd)) == set(read(SNAPSHOT))
+
+
+def test_the_table_in_the_documents_is_that_of_the_program() -> None:
+    """On a difference, the lines to be written there are shown."""
+    text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    written = [line for line in text.splitlines() if line.startswith("| `sapo_")]
+    assert written == [
+        f"| `{row.name}` | {row.kind} | {', '.join(row.labels)} | {row.help} |" for row in METRICS
+    ]
+    for name in OF_UPDATES:
+        assert f"`{name}`" in text.partition("| metric |")[0]
