@@ -148,7 +148,7 @@ class BatchConfig(_Section):
     """Halves the advantages of a foreign group for every such time that this node has known it."""
     peer_share: float = Field(default=0.5, gt=0, le=1)
     """Share of a round's foreign groups that one peer may have at most, rounded up."""
-    likelihood_weight: bool = False
+    likelihood_weight: bool = True
     """Multiplies each foreign answer's advantage by min(1, exp(l - o), exp(l - c)): l its mean
     log-probability per token under the own policy, o that of the round's own answers, c what its
     author claims. So a claim can lower the weight and never raise it. A group's failures weigh
@@ -156,7 +156,7 @@ class BatchConfig(_Section):
     importance_ratio: float | None = Field(default=None, ge=1)
     """Multiplies the advantage of a replayed answer by exp(now - then) of its mean log-probability
     per token, at most this: the truncated, length-normalised importance ratio; None: by 1."""
-    brake: bool = True
+    brake: bool = False
     """Switches foreign groups off for a while, loudly, when own reward or held-out accuracy has
     fallen clearly."""
 

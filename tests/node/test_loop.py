@@ -343,7 +343,8 @@ def test_the_brake_stops_asking_peers_and_says_so(
 ) -> None:
     peers = [foreign(f"peer {number}") for number in range(8)]
     exchange = OfferingExchange(verifier, 5, peers)
-    node = make_node(tmp_path, verifier, exchange=exchange, num_foreign=2)
+    braked = make("paper", foreign=2, brake=True)
+    node = make_node(tmp_path, verifier, exchange=exchange, strategy=braked)
     node.experience.rewards = [0.9] * 20 + [0.1] * 20
     report = node.run_round()
     assert "own reward fell from 0.900 to 0.100" in report.brake
