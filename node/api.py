@@ -11,7 +11,6 @@ import ssl
 from contextlib import nullcontext
 from functools import cache, partial
 from importlib.metadata import version
-from importlib.resources import files
 
 import msgspec
 import trio
@@ -29,10 +28,10 @@ from node.api_schema import TEXT, describe, refuses, returns
 from node.api_views import Version
 from node.doors import OF_THIS_MACHINE, Doors, Names
 from node.gate import Gate, GiveToken, problem
+from node.page import add_page
 from node.status import Snapshot, Stage
 
 __all__ = [
-    "ASSETS",
     "Readable",
     "create_app",
     "open_listener",
@@ -49,14 +48,6 @@ STOP_S = 1.5
 
 RESTART_S = 1.0
 """From a failure of the server itself to its restart."""
-
-ASSETS = {
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "chart.js": "text/javascript",
-    "words.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-}
 
 
 def create_app(
@@ -88,7 +79,7 @@ def create_app(
     add_reads(app, node)
     if actions is not None:
         add_actions(app, actions)
-    _add_page(app)
+    add_page(app)
     app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]
     return app
 
@@ -113,22 +104,6 @@ def _add_probes(app: FastAPI, node: Readable) -> None:
     async def program_version() -> Response:
         body = msgspec.json.encode(Version(version("sapo-swarm")))
         return Response(body, media_type="application/json")
-
-
-def _add_page(app: FastAPI) -> None:
-    folder = files("node") / "dashboard"
-    page = (folder / "page.html").read_bytes()
-    assets = {name: (folder / name).read_bytes() for name in ASSETS}
-
-    @app.get("/", summary="The page", include_in_schema=False)
-    async def index() -> Response:
-        return Response(page, media_type="text/html")
-
-    @app.get("/assets/{name}", include_in_schema=False)
-    async def asset(name: str) -> Response:
-        if name not in assets:
-            return problem(404, "there is no such file")
-        return Response(assets[name], media_type=ASSETS[name])
 
 
 def why_not_ready(snapshot: Snapshot) -> str | None:

@@ -20,11 +20,12 @@ from urllib.parse import parse_qs
 import trio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.doors import OF_THIS_MACHINE
 from node.escape import printable
+from node.way_in import way_in
 from swarm.connection_limits import find_origin, is_loopback
 from swarm.debts import Debts
 from swarm.seldom import Seldom
@@ -49,24 +50,16 @@ MAX_GUESSERS = 4096
 """Addresses that are remembered for it."""
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; object-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+}
+UNLESS_SAID = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; object-src 'none'",
     "Cache-Control": "no-store",
 }
-
-WAY_IN = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark">
-<title>sapo</title>
-<h1>This page needs the node's token</h1>
-<p>On the node's machine, <code>sapo status --home HOME</code> prints the address that opens it.</p>
-</html>
-"""
+"""Where the answer itself says nothing of it (node/way_in.py and node/page.py do)."""
 
 
 def problem(status: int, detail: str) -> Response:
@@ -110,7 +103,10 @@ class Gate:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                for name, value in UNLESS_SAID.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
@@ -144,7 +140,7 @@ class Gate:
         query = parse_qs(scope["query_string"]).get(b"token", []) if path == "/" else []
         given = query[0] if query else _given(headers, token)
         if not given:
-            return HTMLResponse(WAY_IN, 401) if path == "/" else _refusal()
+            return way_in() if path == "/" else _refusal()
         guesser, left_s = self._guesser(scope)
         if left_s and not is_loopback(guesser):  # all of this machine have one address
             return _slow_down(left_s)
@@ -164,7 +160,7 @@ class Gate:
             return _slow_down(left_s)
         self._guessers.add(guesser, GUESS_S, self._clock())
         self._guesses.note()
-        return HTMLResponse(WAY_IN, 401) if path == "/" else _refusal()
+        return way_in(is_wrong=True) if path == "/" else _refusal()
 
 
 def _given(headers: Headers, token: bytes) -> bytes:

@@ -1,12 +1,23 @@
-// Numbers and texts as people read them. A stranger's text passes `printable` and is then set as
-// textContent, never as markup.
+// Numbers and texts as people read them. A stranger's text passes `printable` or `lines` and is then
+// set as textContent, never as markup.
 
 const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
+const UNPRINTABLE_IN_LINES = /(?![\n\t])[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
+const NONE = "–";
 
 export function printable(text, maxChars = 200) {
   const chars = Array.from(String(text));
   const short = chars.length > maxChars ? chars.slice(0, maxChars - 1).join("") + "…" : chars.join("");
   return short.replace(UNPRINTABLE, escaped);
+}
+
+// The same for text of several lines.
+export function lines(text, maxChars = 20000) {
+  const chars = Array.from(String(text));
+  const more = chars.length - maxChars;
+  const short = more > 0 ? chars.slice(0, maxChars).join("") : chars.join("");
+  const shown = short.replace(UNPRINTABLE_IN_LINES, escaped);
+  return more > 0 ? `${shown}\n… ${count(more)} more characters` : shown;
 }
 
 function escaped(char) {
@@ -21,7 +32,7 @@ export function shortId(id) {
 }
 
 export function span(seconds) {
-  if (seconds === null || !Number.isFinite(seconds)) return "–";
+  if (seconds === null || !Number.isFinite(seconds)) return NONE;
   if (seconds < 10) return `${Math.max(seconds, 0).toFixed(1)} s`;
   if (seconds < 100) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
@@ -32,6 +43,7 @@ export function span(seconds) {
 }
 
 export function bytes(count) {
+  if (count === null || !Number.isFinite(count)) return NONE;
   let size = count;
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {
     if (size < 1024 || unit === "GiB") return `${unit === "B" ? size : size.toFixed(1)} ${unit}`;
@@ -40,15 +52,39 @@ export function bytes(count) {
 }
 
 export function number(value, digits = 3) {
-  return value === null || value === undefined ? "–" : value.toFixed(digits);
+  return Number.isFinite(value) ? minus(value.toFixed(digits)) : NONE;
 }
 
 export function count(value) {
-  return value.toLocaleString("en");
+  return Number.isFinite(value) ? minus(value.toLocaleString("en", { maximumFractionDigits: 0 })) : NONE;
 }
 
 export function percent(share) {
-  return share === null ? "–" : `${Math.round(share * 100)} %`;
+  return Number.isFinite(share) ? `${minus(String(Math.round(share * 100)))} %` : NONE;
+}
+
+// A difference of two shares, in points of a hundred.
+export function points(difference) {
+  const shown = Math.round(difference * 100);
+  return `${shown > 0 ? "+" : ""}${minus(String(shown))}`;
+}
+
+function minus(text) {
+  return text.replace("-", "−");
+}
+
+export function clock(unixSeconds) {
+  const at = new Date(unixSeconds * 1000), today = new Date();
+  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  return at.toDateString() === today.toDateString() ? time : `${at.toLocaleDateString("en-CA")} ${time}`;
+}
+
+export function plural(amount, one, many = `${one}s`) {
+  return `${count(amount)} ${amount === 1 ? one : many}`;
+}
+
+export function reasonText(reason) {
+  return printable(reason).replaceAll("_", " ");
 }
 
 export function closedIn(isolation) {
