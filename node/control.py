@@ -44,7 +44,7 @@ from node.pipe import HeldOutDone, Logged, RoundDone
 from node.refusal_times import RefusalTimes
 from node.rollout_log import OwnRollouts
 from node.sd_notify import find_systemd, keep_informed
-from node.snapshot import SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
+from node.snapshot import PAUSED, SHOWN_ROUNDS, Measured, NodeFacts, make_snapshot
 from node.status import (
     WHAT_IT_DOES,
     CatchUpStatus,
@@ -324,6 +324,8 @@ class Control:
         return end
 
     def _say_mode(self) -> None:
+        if self._actions.is_paused:
+            logger.warning(PAUSED)
         if self._config.mode != "train":
             logger.info("mode %s: %s", self._config.mode, WHAT_IT_DOES[self._config.mode])
         if self._config.mode == "relay":
@@ -456,17 +458,17 @@ class Control:
             await trio.sleep(MEASURE_EVERY_S)
 
     async def _serve_api(self) -> None:
-        audit, doors = Audit(self._config.home), self._doors
-        token = LiveToken(self._config.home, audit.note_token)
-        actions = Changeable(self._actions, audit)
-        app = create_app(self._readable, token, actions, doors.names)
-        with write_address(self._config.home, doors.local) as url:
-            logger.info("serving the API at %s; the token is in %s", url, TOKEN_FILE)
-            async with trio.open_nursery() as nursery:
-                if doors.tls is not None:
-                    nursery.start_soon(doors.tls.renew)
+        home, doors, audit = self._config.home, self._doors, Audit(self._config.home)
+        async with trio.open_nursery() as nursery:
+            token = LiveToken(home, lambda: nursery.start_soon(in_thread, audit.note_token))
+            changeable = Changeable(self._actions, audit)
+            app = create_app(self._readable, token, changeable, doors.names)
+            if doors.tls is not None:
+                nursery.start_soon(doors.tls.renew)
+            with write_address(home, doors.local) as url:
+                logger.info("serving the API at %s; the token is in %s", url, TOKEN_FILE)
                 await serve_api(app, doors, stop=self._api_stop)
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
 
     async def _watch_signals(self) -> None:
         num_heard = 0

@@ -5,6 +5,7 @@ through the API and by `sapo`.
 """
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -31,9 +32,11 @@ TURNED_AWAY = "connections with banned peers were ended at their handshake"
 class Scripted:
     """A node whose learner makes rounds of nothing and heeds its orders."""
 
-    def __init__(self, home: Path, *settings: str) -> None:
+    def __init__(self, home: Path, *settings: str, behaviour: str = "orders") -> None:
         self.home = home
-        self._command = [sys.executable, "-P", SCRIPT, str(home), "orders", *settings]
+        self.log_before = 0
+        """Characters of the log when it was started the last time."""
+        self._command = [sys.executable, "-P", SCRIPT, str(home), behaviour, *settings]
         self.start()
 
     def start(self) -> None:
@@ -104,48 +107,58 @@ def test_an_operator_rules_a_running_node(nodes: tuple[Scripted, Scripted]) -> N
     first, second = nodes
     theirs = second.until(lambda one: one.node_id).node_id
     own = first.until(lambda one: peer_of(one, theirs).connected).node_id
-    ban_and_unban(first, second, own, theirs)
-    pause_and_resume(first)
+    ban(first, second, own, theirs)
+    pause(first)
+    start_again(first)
+    find_it_banned_and_paused(first, theirs)
+    assert first.post("resume") == (200, {"paused": False})
+    unban(first, theirs)
+    first.until(lambda one: one.learner.round > 3 and not one.paused)
+    assert first.ready() == 200
     order_a_checkpoint(first)
     take_a_new_token(first)
+    first.until(lambda one: peer_of(one, theirs).connected)
     shut_down(first)
 
 
-def ban_and_unban(first: Scripted, second: Scripted, own: str, theirs: str) -> None:
+def ban(first: Scripted, second: Scripted, own: str, theirs: str) -> None:
     status, done = first.post(f"peers/{theirs}/ban", {"reason": "test", "for_s": None})
     assert status == 200 and done["banned_until"] is None and done["node_id"] == theirs
     gone = first.until(lambda one: not peer_of(one, theirs).connected)
     assert peer_of(gone, theirs).banned and peer_of(gone, theirs).ban_reason == "test"
     second.until(lambda one: not peer_of(one, own).connected)
-    # It comes again in vain, also after a restart of the one that banned it.
-    first.until(lambda one: TURNED_AWAY in first.log())
-    first.process.terminate()
-    assert first.process.wait(DEADLINE_S) == 0, first.log()[-3000:]
-    before = len(first.log())
-    first.start()
-    back = first.until(lambda one: TURNED_AWAY in first.log()[before:] and one.learner.round > 1)
-    assert not peer_of(back, theirs).connected
-    assert peer_of(first.until(lambda one: one), theirs).banned
-    status, done = first.post(f"peers/{theirs}/unban")
-    assert (status, done) == (200, {"node_id": theirs, "was_banned": True})
-    assert not peer_of(first.until(lambda one: peer_of(one, theirs).connected), theirs).banned
+    first.until(lambda one: TURNED_AWAY in first.log())  # it came again, in vain
 
 
-def pause_and_resume(node: Scripted) -> None:
+def pause(node: Scripted) -> None:
     assert node.ready() == 200
     assert node.post("pause") == (200, {"paused": True})
     paused = node.until(lambda one: one.learner.stage == "paused")
     assert paused.paused and any("paused by its operator" in one for one in paused.warnings)
     assert node.ready() == 503
+
+
+def start_again(node: Scripted) -> None:
     node.process.terminate()
-    assert node.process.wait(DEADLINE_S) == 0
+    assert node.process.wait(DEADLINE_S) == 0, node.log()[-3000:]
+    node.log_before = len(node.log())
     node.start()
-    again = node.until(lambda one: one.learner.stage == "paused")
+
+
+def find_it_banned_and_paused(node: Scripted, theirs: str) -> None:
+    again = node.until(
+        lambda one: one.learner.stage == "paused" and TURNED_AWAY in node.log()[node.log_before :]
+    )
+    assert not peer_of(again, theirs).connected and peer_of(again, theirs).banned
     assert again.paused and again.learner.round == 0, "a scripted learner begins anew"
     assert node.ready() == 503
-    assert node.post("resume") == (200, {"paused": False})
-    node.until(lambda one: one.learner.round > 3)
-    assert node.ready() == 200 and not node.until(lambda one: one).paused
+    assert "WARNING node.control: paused by its operator" in node.log()[node.log_before :]
+
+
+def unban(node: Scripted, theirs: str) -> None:
+    status, done = node.post(f"peers/{theirs}/unban")
+    assert (status, done) == (200, {"node_id": theirs, "was_banned": True})
+    assert not peer_of(node.until(lambda one: one), theirs).banned
 
 
 def order_a_checkpoint(node: Scripted) -> None:
@@ -172,5 +185,23 @@ def shut_down(node: Scripted) -> None:
     assert not (node.home / "api-address").exists()
     lines = [json.loads(one) for one in (node.home / "audit.log").read_text().splitlines()]
     whats = [one["what"].split()[0] for one in lines]
-    assert whats == ["ban", "unban", "pause", "resume", "checkpoint", "new", "resume", "shutdown"]
+    assert whats == ["ban", "pause", "resume", "unban", "checkpoint", "new", "resume", "shutdown"]
     assert all(one["result"].startswith("done: ") for one in lines)
+
+
+@pytest.mark.timeout(120)
+def test_a_signal_after_a_shutdown_still_lets_the_learner_finish(tmp_path: Path) -> None:
+    """A service manager sends one to a node that its operator has told to end."""
+    node = Scripted(tmp_path / "deaf", "supervise.stop_s=600", behaviour="deaf")
+    try:
+        node.until(lambda one: one.learner.round == 1)
+        for _ in range(2):
+            assert node.post("shutdown") == (202, {"stopping": True})
+        node.process.send_signal(signal.SIGTERM)
+        node.until(lambda one: "SIGTERM: the learner may finish its round" in node.log())
+        node.process.send_signal(signal.SIGTERM)
+        assert node.process.wait(DEADLINE_S) == 128 + signal.SIGTERM
+    finally:
+        if node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()
