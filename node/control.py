@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -302,7 +303,7 @@ class Control:
         self._say_mode()
         await self._recall()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_signals)
+            await nursery.start(self._watch_signals)  # first: a signal must not meet Python's own
             nursery.start_soon(self._serve_api)
             nursery.start_soon(self._measure)
             nursery.start_soon(self._watch_lag)
@@ -470,9 +471,10 @@ class Control:
                 await serve_api(app, doors, stop=self._api_stop)
             nursery.cancel_scope.cancel()
 
-    async def _watch_signals(self) -> None:
+    async def _watch_signals(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         num_heard = 0
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
             async for number in signals:
                 name, num_heard = signal.Signals(number).name, num_heard + 1
                 if num_heard > 1:
