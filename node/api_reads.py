@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from fastapi import FastAPI, Header, Query, Request
 from fastapi import Path as InPath
+from pydantic import StringConstraints
 from starlette.responses import Response
 
 from node.api_schema import TEXT, refuses, returns
@@ -28,7 +29,7 @@ from node.api_views import (
     view_tasks,
 )
 from node.config import NodeConfig
-from node.curve import RoundPoint
+from node.curve import FIGURES, RoundPoint
 from node.gate import problem
 from node.log_lines import MAX_LINES, LogLine, LogLines
 from node.metrics import METRICS_TYPE, metrics_text
@@ -54,6 +55,7 @@ STREAM: dict[str, object] = {
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 NODE_ID = "^[1-9A-HJ-NP-Za-km-z]+$"
+FIGURE = f"^({'|'.join(FIGURES)})$"
 ROLLOUT_HASH = "^[0-9a-f]{64}$"
 
 
@@ -121,10 +123,17 @@ def _add_rounds(app: FastAPI, node: Readable) -> None:
                 "1, 2, 4, ... rounds.",
             ),
         ] = None,
+        figures: Annotated[
+            list[Annotated[str, StringConstraints(pattern=FIGURE)]] | None,
+            Query(
+                max_length=len(FIGURES),
+                description="Of `points`: only these, which is quicker. Repeat it for several.",
+            ),
+        ] = None,
     ) -> Response:
         if points is None:
             return await _json_of(await offload(history.rounds, since, limit))
-        return await _json_of(await offload(history.points, since, points))
+        return await _json_of(await offload(history.points, since, points, figures or FIGURES))
 
     @app.get(
         "/api/v1/tasks",

@@ -1,8 +1,10 @@
 """The reports of all rounds and evaluations, kept over restarts in the node's database."""
 
+from collections.abc import Collection
+
 import msgspec
 
-from node.curve import Curve, RoundPoint
+from node.curve import FIGURES, Curve, RoundPoint
 from node.status import HeldOutStatus, RoundReport
 from swarm.database import Database
 
@@ -53,9 +55,9 @@ class History:
         )
         return [_decode_report(blob) for (blob,) in rows]
 
-    def points(self, since: int, most: int) -> list[RoundPoint]:
+    def points(self, since: int, most: int, figures: Collection[str] = FIGURES) -> list[RoundPoint]:
         """The rounds after round `since` as at most `most` points (node/curve.py)."""
-        return self._curve.points(since, most)
+        return self._curve.points(since, most, figures)
 
     def last_rounds(self, limit: int) -> list[RoundReport]:
         """The newest `limit` rounds, oldest first."""

@@ -90,6 +90,14 @@ async def test_rounds_come_as_a_curve_of_few_points() -> None:
         assert points[0].own_reward.min == 1 / NUM_ROUNDS
         assert points[0].own_reward.max == 8 / NUM_ROUNDS
         assert sum(point.num_rounds for point in points) == NUM_ROUNDS
+        (one,) = await get(client, "/rounds?points=1&figures=own_reward&figures=entropy")
+        assert [name for name, found in one.items() if isinstance(found, dict)] == [
+            "own_reward",
+            "entropy",
+        ]
+        for wrong in ("figures=mood", "figures=round;", "figures="):
+            refused = await client.get(f"/api/v1/rounds?points=1&{wrong}")
+            assert refused.status_code == 422
 
 
 @trio_test

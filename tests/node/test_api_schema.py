@@ -168,7 +168,7 @@ def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
             f"{url}/api/v1/openapi.json",
             *("--header", f"Authorization: Bearer {TOKEN}"),
             *("--exclude-path", STREAMED, "--exclude-checks", "ignored_auth"),
-            *("--max-examples", "20", "--generation-deterministic"),
+            *("--max-examples", "12", "--generation-deterministic"),
             *("--no-color", "--continue-on-failure"),
             *("--request-timeout", "20"),
         ],

@@ -79,6 +79,14 @@ def test_a_figure_that_was_not_measured_or_is_no_number_counts_for_nothing() -> 
     assert point.kl_to_start is None
 
 
+def test_only_some_figures_can_be_asked_for() -> None:
+    (point,) = history(report(1), report(2)).points(0, 1, ("loss", "own_tokens"))
+    assert point.loss == Spread(0.0, 0.0, 0.0)
+    assert point.own_tokens == Spread(10.0, 10.0, 10.0)
+    assert point.own_reward is None
+    assert (point.first_round, point.last_round) == (1, 2)
+
+
 def test_rounds_of_a_version_without_the_table_are_taken_over(tmp_path: Path) -> None:
     with closing(open_database(tmp_path / "db")) as database:
         history(report(1), report(2), database=database)
