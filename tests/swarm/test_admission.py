@@ -7,7 +7,7 @@ import pytest
 from trio.testing import trio_test
 
 from rewards.question import Judged, Question
-from swarm.admission import Admission, Refusal, Refused
+from swarm.admission import Admission, Refusal, Refused, Seen
 from swarm.budget import Budget
 from swarm.claims import MAX_FRESH_CHECKS, Claims
 from swarm.gossip import Received
@@ -141,6 +141,26 @@ async def test_a_rollout_above_the_limit_is_not_even_hashed(
     record = bytes(2**20 + 1)
     offer = Offer(maker.entry(record), maker.node_id, 1, "carrier", b"", clock(), clock() + 1)
     assert await make_admission().admit(offer, record) is Refusal.ROLLOUT_TOO_LARGE
+
+
+@trio_test
+async def test_what_a_check_brought_to_light_is_told_whatever_came_of_it(
+    make_admission: Callable[..., Admission], maker: Any, clock: Any
+) -> None:
+    record = maker.rollout()
+    for correct, refusal in (((True, True), Refusal.WRONG_CLAIM), ((True, False), None)):
+        entry, seen = maker.entry(record, correct=correct), Seen()
+        offer = Offer(entry, maker.node_id, maker.sequence, "c", b"", clock(), clock() + 1)
+        found = await make_admission().admit(offer, record, seen)
+        assert (found is refusal) == (refusal is not None)
+        assert seen.rollout == open_rollout(record)
+        assert seen.expansion is not None and seen.expansion.question == Question("sums", 7)
+        assert seen.verdicts == [Judged(True), Judged(False)]
+    nothing = Seen()
+    junk = bytes(500)
+    offer = Offer(maker.entry(junk), maker.node_id, 1, "c", b"", clock(), clock() + 1)
+    await make_admission().admit(offer, junk, nothing)
+    assert nothing == Seen()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from swarm import ledger as ledger_module
 from swarm.database import Database, open_database
-from swarm.ledger import Ledger, PeerRecord
+from swarm.ledger import Ledger, Lie, PeerRecord
 from swarm.refusal import Charge, Refusal
 
 
@@ -66,6 +66,8 @@ def test_counts_survive_a_restart_as_of_the_last_flush_and_lies_at_once(
         (proof,) = ledger.proofs()
         assert (proof.node_id, proof.reason) == ("liar", "wrong_claim")
         assert proof.records == (b"announcement", b"rollout")
+        assert ledger.lies("liar") == [Lie("wrong_claim", proof.at, 19)]
+        assert ledger.lies("a") == []
 
 
 def test_peers_are_bounded_and_those_of_worth_are_kept(database: Database, clock: Any) -> None:
