@@ -35,6 +35,8 @@ SETTINGS = {
 }
 SAYS = {"rollback 40": "rollback 1", "/ip4/0.0.0.0/tcp/0": "/ip4/127.0.0.1/tcp/0"}
 """What a document says, and what is run in its place."""
+BEGINS_WITH = {"backup.md": "sapo run --home my-node", "api.md": "sapo run --observe"}
+"""Documents about a node that is there."""
 NEEDS_THE_HOME = ("rollback", "tar ", "sapo join", "key import")
 MAY_END_WITH = {"doctor": {Exit.DONE, Exit.BAD_MACHINE}}
 """The doctor's finding is about the machine, not about the guide."""
@@ -62,7 +64,7 @@ class Shell:
             (self.place / "swarm.toml").unlink()
         if re.match(r"\S*sapo run", command):
             self._start(command)
-        elif assigned := re.fullmatch(r"([A-Z]+)=(\$\(.*\))", command):
+        elif assigned := re.fullmatch(r"([A-Z_]+)=(\$\(.*\)|\S+)", command):
             self._variables[assigned[1]] = self._finish(f"echo {assigned[2]}").strip()
             assert self._variables[assigned[1]], command
         else:
@@ -141,8 +143,8 @@ def to_run(document: str) -> list[str]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("document", [name for name in sorted(DOCUMENTS) if to_run(name)])
 def test_the_commands_of_a_document_do_what_they_are_there_for(document: str, shell: Shell) -> None:
-    if document == "backup.md":  # it is about a home that is there
-        shell.run("sapo run --home my-node")
+    if document in BEGINS_WITH:
+        shell.run(BEGINS_WITH[document])
     for command in to_run(document):
         shell.run(command)
     if document == "quickstart.md":
