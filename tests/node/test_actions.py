@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from trio.testing import trio_test
 
 from node.actions import PAUSE_FILE, is_kept_paused
-from node.api import create_app
+from node.api import create_app, why_not_ready
 from node.api_fake import EMPTY, FakeLearner, FakeSwarm, fake_changeable, fake_readable, fake_store
 from node.audit import AUDIT_FILE
+from node.snapshot import with_bans
+from node.status import LearnerStatus, PeerStatus
 from node.store import Store
 from node.supervisor import LearnerAbsent, NoLearner
 from rewards.question import Answer, Expansion, Question
-from swarm.bans import Bans
+from swarm.bans import Ban, Bans
 from swarm.database import MemoryDatabase
 from swarm.identity import Identity
 from swarm.rollout import Rollout
@@ -296,3 +299,30 @@ async def test_an_action_is_described_with_all_its_answers(node: Node, path: str
     schema = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
     fields = node.app.openapi()["components"]["schemas"][schema]["properties"]
     assert fields.keys() == done.json().keys()
+
+
+# --- what is shown ---
+
+
+def test_a_ban_is_shown_at_the_peer_also_at_one_that_was_never_met() -> None:
+    met, other = PeerStatus(PEER.node_id, connected=False, lies=3), PeerStatus("other", True)
+    bans = [
+        Ban(PEER.node_id, "lies", "operator", NOW, NOW + 60),
+        Ban(OTHER.node_id, "", "operator", NOW, None),
+    ]
+    shown = {peer.node_id: peer for peer in with_bans([met, other], bans)}
+    assert shown.keys() == {PEER.node_id, OTHER.node_id, "other"}
+    peer = shown[PEER.node_id]
+    assert (peer.banned, peer.banned_until, peer.ban_reason) == (True, NOW + 60, "lies")
+    assert peer.lies == 3
+    assert shown[OTHER.node_id].banned and shown[OTHER.node_id].banned_until is None
+    assert shown["other"] == other and not other.banned
+
+
+def test_a_node_that_is_paused_is_not_ready_and_one_that_has_no_rounds_is() -> None:
+    learner = LearnerStatus(pid=1, stage="generating")
+    paused = msgspec.structs.replace(EMPTY, paused=True, learner=learner)
+    assert "paused" in str(why_not_ready(paused))
+    assert why_not_ready(msgspec.structs.replace(paused, paused=False)) is None
+    done = msgspec.structs.replace(learner, is_done=True)
+    assert why_not_ready(msgspec.structs.replace(paused, learner=done)) is None
