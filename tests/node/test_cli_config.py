@@ -34,6 +34,14 @@ def test_every_value_says_where_it_comes_from(
     assert tree["learn"]["learning_rate"] == 1e-5 and "# " not in sapo("config", "show")[1]
 
 
+def test_a_home_is_where_its_file_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sapo-home").mkdir()
+    (tmp_path / "sapo-home" / "node.toml").write_text('home = "elsewhere"\nrounds = 3\n')
+    chosen = load_node_config(environment={})
+    assert (chosen.home, chosen.rounds) == (Path("sapo-home"), 3)
+
+
 def test_a_home_has_its_settings_unless_a_file_is_named(tmp_path: Path) -> None:
     home, other = tmp_path / "home", tmp_path / "other.toml"
     home.mkdir()
