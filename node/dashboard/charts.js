@@ -94,7 +94,7 @@ export function lines(wanted, { first, last, say, top, low, isFloating = false }
       label: one.name, data: one.points, borderColor: colour(one.colour), borderWidth: one.width ?? 2,
       borderDash: one.dash ?? [], pointRadius: one.dots ?? 0, pointHitRadius: one.quiet ? 0 : 8,
       pointHoverRadius: one.quiet ? 0 : 4, pointBackgroundColor: colour(one.colour), tension: 0,
-      spanGaps: true, isQuiet: one.quiet ?? false,
+      spanGaps: true, isQuiet: one.quiet ?? false, clip: 6,
     };
     datasets.push(line);
     if (!one.band) continue;

@@ -1,9 +1,9 @@
 // The node as it is now: heard by server-sent events, and asked for whole when these say that
-// something changed, or nothing for a while. Says when what the page shows has become old.
+// something changed, and every few seconds. Says when what the page shows has become old.
 
 import { ask, Refused } from "./ask.js";
 
-const CALM_MS = 5000;     // without news after which the node is asked
+const CALM_MS = 5000;     // after which the node is asked anyway: not all that changes is told
 const LEAST_MS = 700;     // between two questions
 const STALE_MS = 15000;   // without any word after which all is old
 const AGAIN_MS = 3000;    // until a stream that was refused is asked for again
@@ -101,8 +101,8 @@ function change(parts) {
 }
 
 function look() {
-  const quiet = Date.now() - Math.max(askedAt, heardAt ?? 0);
-  if (!document.hidden && (quiet > CALM_MS || (trouble !== null && quiet > 1000))) refresh();
+  const passed = Date.now() - askedAt;
+  if (!document.hidden && (passed > CALM_MS || (trouble !== null && passed > 1000))) refresh();
   pulse();
 }
 

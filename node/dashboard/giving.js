@@ -20,6 +20,7 @@ export function showGiving(lately) {
   const givers = byPeer(used), ages = byAge(used);
   const unit = (value) => plural(value, "group");
   const spoken = (parts) => parts.map(([name, value]) => `${name} ${count(value)}`).join(", ");
+  byId("giver-chart").style.height = `${34 + 23 * Math.max(3, givers.length)}px`;
   draw(byId("giver-chart"), `groups by peer: ${spoken(givers)}`,
     () => bars(givers, { unit, colours: ([, , isRest]) => (isRest ? "dim" : "foreign") }));
   draw(byId("age-chart"), `groups by age: ${spoken(ages)}`, () => bars(ages, { unit }));

@@ -104,9 +104,9 @@ function showTasks(tasks) {
     const look = gain === null || !(Math.abs(gain) > 2 * error) ? "" : gain > 0 ? "up" : "down";
     return [
       ["task", printable(task.name), task.left_out ? `left out: ${printable(task.left_out, 300)}` : "", task.is_offered ? "" : "off"],
-      ["own lately", percent(own.accuracy), "", "", `${plural(own.num_answers, "answer")} in ${plural(own.num_rounds, "round")}`],
+      ["own", percent(own.accuracy), "", "", `${plural(own.num_answers, "answer")} in ${plural(own.num_rounds, "round")}`],
       ["held out", now ? percent(now.mean) : "–", "", "", now ? `${plural(now.num_questions, "question")} at round ${count(now.round)}` : "not measured"],
-      ["since first", gain === null ? "–" : inPoints(gain), "", look, Number.isFinite(error) ? `± ${Math.round(error * 100)} points` : ""],
+      ["gain", gain === null ? "–" : inPoints(gain), "", look, Number.isFinite(error) ? `± ${Math.round(error * 100)} points since round ${count(start.round)}` : ""],
     ];
   });
 }

@@ -32,8 +32,8 @@ export const MODES = {
 
 // Stages in the order of a round, and which colour; what is left counts as "rest".
 const STAGES = [
-  ["generating", "own", 0], ["updating", "ink", 1], ["mixing", "foreign", 2],
-  ["verifying", "own-soft", 3], ["evaluating", "dim", 4],
+  ["generating", "own", 0], ["updating", "own-soft", 1], ["mixing", "foreign", 2],
+  ["verifying", "dim", 3], ["evaluating", "ink", 4],
 ];
 
 let stageBegan = null;

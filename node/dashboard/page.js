@@ -90,9 +90,10 @@ function showPulse({ state, heardAt, trouble, isStreaming }) {
   if (lost !== isLost && node !== null) showActions(node, lost);
   isLost = lost;
   if (!lost) return showAge();
-  const since = heardAt === null ? "this page was opened" : `${clock(heardAt / 1000)} (${span((Date.now() - heardAt) / 1000)})`;
-  say(byId("stale"), `No answer from the node since ${since}${trouble ? `: ${trouble}` : ""}.` +
-    (heardAt === null ? "" : " What you see is old."));
+  const [what, age] = byId("stale").children;  // read out once, and then not every second
+  const since = heardAt === null ? "this page was opened" : clock(heardAt / 1000);
+  say(what, `No answer from the node since ${since}${trouble ? `: ${trouble}` : ""}.`);
+  say(age, heardAt === null ? "" : `What you see is ${span((Date.now() - heardAt) / 1000)} old.`);
 }
 
 beginActions();

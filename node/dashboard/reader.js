@@ -49,7 +49,7 @@ function clear(title) {
 
 function show(one) {
   const isOwn = one.kind === "own";
-  say(byId("reader-title"), `${printable(one.task)}, question ${count(one.index)}`);
+  say(byId("reader-title"), `${printable(one.task)}, question ${one.index}`);
   say(byId("reader-story"), `${isOwn ? "Made here" : `By ${shortId(one.author)}`}; ${fate(one)}.`);
   const facts = [
     ["author", isOwn ? "this node" : shortId(one.author), printable(one.author)],

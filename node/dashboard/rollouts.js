@@ -8,7 +8,7 @@ import { count, plural, printable, shortId, span } from "./words.js";
 
 const PAGE = 12;
 
-let before = null, shown = [], isAsking = false;
+let before = null, shown = [], asked = 0;
 
 export function beginRollouts() {
   for (const id of ["rollout-kind", "rollout-task"]) byId(id).addEventListener("change", () => turn(null));
@@ -27,23 +27,23 @@ export function offerTasks(tasks) {
   for (const task of tasks) if (!known.has(task)) select.append(new Option(printable(task), task));
 }
 
-// What is new, unless somebody reads an older page.
+// What is new, unless somebody reads an older page, or is about to choose a row of this one.
 export async function newRollouts() {
-  if (before === null) await loadRollouts();
+  const table = byId("rollout-table");
+  if (before !== null) return;
+  if (table.matches(":hover") || table.contains(document.activeElement)) byId("rollouts-newest").disabled = false;
+  else await loadRollouts();
 }
 
 export async function loadRollouts() {
-  if (isAsking) return;
-  isAsking = true;
-  try {
-    const query = new URLSearchParams({ limit: String(PAGE) });
-    if (byId("rollout-kind").value) query.set("kind", byId("rollout-kind").value);
-    if (byId("rollout-task").value) query.set("task", byId("rollout-task").value);
-    if (before !== null) query.set("before", String(before));
-    show(await ask(`/api/v1/rollouts?${query}`));
-  } finally {
-    isAsking = false;
-  }
+  asked += 1;
+  const mine = asked;
+  const query = new URLSearchParams({ limit: String(PAGE) });
+  if (byId("rollout-kind").value) query.set("kind", byId("rollout-kind").value);
+  if (byId("rollout-task").value) query.set("task", byId("rollout-task").value);
+  if (before !== null) query.set("before", String(before));
+  const found = await ask(`/api/v1/rollouts?${query}`);
+  if (mine === asked) show(found);  // else something else was asked for meanwhile
 }
 
 function show(found) {
@@ -73,7 +73,7 @@ function dress(row, one) {
     cell.lastChild.hidden = true;
   }
   row.dataset.hash = one.hash;
-  const text = one.preview === null ? `${printable(one.task)} ${count(one.index)}: not made` : printable(one.preview, 110);
+  const text = one.preview === null ? `${printable(one.task)} ${one.index}: not made` : printable(one.preview.replace(/\s+/g, " "), 110);
   if (button.textContent !== text) button.textContent = text;
   button.title = plural(one.num_answers, "answer");
 }

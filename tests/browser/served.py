@@ -3,7 +3,6 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import trio
 
@@ -42,10 +41,9 @@ class Served:
             self._stop, self._trio = trio.Event(), trio.lowlevel.current_trio_token()
             has_begun.set()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(serve_api, app, listener, stop=self._stop))
                 nursery.start_soon(self.node.news.watch, self.node.snapshot)
-                await self._stop.wait()
-                nursery.cancel_scope.deadline = trio.current_time() + 5
+                await serve_api(app, listener, stop=self._stop)
+                nursery.cancel_scope.cancel()
 
         self._thread = threading.Thread(target=trio.run, args=(run,))
         self._thread.start()
