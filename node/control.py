@@ -312,8 +312,6 @@ class Control:
                 nursery.start_soon(self._show, show)
             nursery.start_soon(self._readable.news.watch, self.snapshot)
             nursery.start_soon(self._take_in)
-            if (systemd := find_systemd()) is not None:
-                nursery.start_soon(keep_informed, systemd, self.snapshot)
             end = await self._supervisor.run()
             self._log_end(end)
             if end.all_rounds and self._config.swarm.stay:
@@ -468,6 +466,8 @@ class Control:
                 nursery.start_soon(doors.tls.renew)
             with write_address(home, doors.local) as url:
                 logger.info("serving the API at %s; the token is in %s", url, TOKEN_FILE)
+                if (systemd := find_systemd()) is not None:
+                    nursery.start_soon(keep_informed, systemd, self.snapshot)
                 await serve_api(app, doors, stop=self._api_stop)
             nursery.cancel_scope.cancel()
 

@@ -1,17 +1,25 @@
 #!/bin/sh
 # A systemd of its own in new namespaces, over a copy-on-write view of this machine's files.
 #
-#   unshare --mount --pid --ipc --uts --cgroup --net --fork --kill-child sh systemd_machine.sh DIRECTORY
+#   unshare --mount --pid --ipc --uts --cgroup --net --fork --kill-child \
+#       sh systemd_machine.sh DIRECTORY SEEN...
 #
 # As root. Everything that it writes goes to a file system in memory under DIRECTORY, which ends with
 # it; /dev holds six harmless devices, /proc/sys is read-only, and units that would touch the kernel
-# are masked. Ends when its first process is killed.
+# are masked. SEEN are directories that may lie on file systems of their own, which the view of / does
+# not hold. Ends when its first process is killed.
 set -eu
 place=$1
 mount --make-rprivate /
 mount -t tmpfs -o size=1g tmpfs "$place"
 mkdir "$place/upper" "$place/work" "$place/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$place/upper,workdir=$place/work" "$place/root"
+shift
+for seen in "$@"; do
+    [ -n "$(ls -A "$place/root$seen" 2>/dev/null)" ] && continue
+    mkdir -p "$place/root$seen"
+    mount --rbind "$seen" "$place/root$seen"
+done
 cd "$place/root"
 mount -t proc proc proc
 mount --bind proc/sys proc/sys

@@ -25,16 +25,19 @@ UNITS = ROOT / "deploy" / "systemd"
 DEADLINE_S = 120
 NAMESPACES = ["--mount", "--pid", "--ipc", "--uts", "--cgroup", "--net", "--fork", "--kill-child"]
 
+SEEN = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
+"""Where the program lies, which the node has to see: in a checkout that may be anywhere."""
+
 TEST_UNIT = f"""
 [Service]
 ExecStart=
 ExecStart={SAPO} run
-ProtectHome=tmpfs
-BindReadOnlyPaths={ROOT} {sys.base_prefix} {sys.prefix}
+ProtectHome=read-only
+PrivateTmp={"no" if any(one.is_relative_to("/tmp") for one in SEEN) else "yes"}
 RestartSec=100ms
 StartLimitBurst=100
 """
-"""Where the program lies here, and no waiting."""
+"""What is different here, and no waiting."""
 
 pytestmark = [
     pytest.mark.skipif(
@@ -54,7 +57,7 @@ class Machine:
         (place / "disk").mkdir()
         with self._log.open("wb") as log:
             self._unshare = subprocess.Popen(
-                ["unshare", *NAMESPACES, "sh", str(script), str(place / "disk")],
+                ["unshare", *NAMESPACES, "sh", str(script), str(place / "disk"), *map(str, SEEN)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -125,6 +128,8 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     (made.root / "etc/sysusers.d").mkdir(exist_ok=True)
     shutil.copy(UNITS / "sapo.sysusers", made.root / "etc/sysusers.d/sapo.conf")
     made.run("systemd-sysusers")
+    for way in {parent for one in SEEN for parent in one.parents}:
+        (there := made.root / str(way).lstrip("/")).chmod(there.stat().st_mode | 0o011)
     yield made
     made.end()
 
