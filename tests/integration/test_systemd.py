@@ -151,6 +151,8 @@ def test_a_node_is_ready_says_what_it_does_and_stops_in_order(machine: Machine) 
     found = machine.show("ActiveState", "StatusText", "User")
     assert found["ActiveState"] == "active" and found["User"] == "sapo"
     assert found["StatusText"].startswith("sees the swarm")
+    health = str(ROOT / "deploy/docker/health.py")  # which the image asks of the same node
+    machine.run("env", "SAPO_HOME=/var/lib/sapo", sys.executable, health)
     home = machine.root / "var/lib/sapo"
     assert home.stat().st_mode & 0o777 == 0o700 and (home / "identity.key").exists()
     machine.run("systemctl", "stop", "sapo")
