@@ -13,6 +13,7 @@ export function colour(name) {
 // Draws in a place, or draws again what is there. `dress` gives the whole configuration, in the
 // colours of the moment; `summary` is what is read out instead of it.
 export function draw(place, summary, dress) {
+  if (!window.Chart) return;  // its file did not come; all figures stand as text, too
   const canvas = place.querySelector("canvas");
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", summary);

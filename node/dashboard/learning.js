@@ -5,7 +5,7 @@ import { draw, lines, roundBars } from "./charts.js";
 import { byId, list, orEmpty, rows, say } from "./elements.js";
 import { count, number, percent, points as inPoints, plural, printable, span } from "./words.js";
 
-const POINTS = 300;
+const POINTS = 200;
 const SMOOTH = 15;  // points that the bold line is the mean of
 
 // What may be drawn besides: [field of a point, its name, how its values are said, what it means].

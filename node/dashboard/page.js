@@ -61,9 +61,9 @@ function addRound(report) {
   if (first.length < FIRST && report.round <= FIRST) first = [...first, report];
   if (node === null) return;
   showRounds();
-  quietly(loadLearning(node));
-  quietly(newRollouts());
-  quietly(refreshHealth());
+  learningSoon();
+  rolloutsSoon();
+  healthSoon();
 }
 
 // The node is there, or there again: whatever is not in its snapshot is asked for.
@@ -76,6 +76,22 @@ async function begin() {
   await Promise.all([loadLearning(node), loadRefusals(), newRollouts(), refreshHealth()]);
 }
 
+// A function that has `load` run, at most once in so many milliseconds however often it is called,
+// and only while somebody looks.
+function seldom(load, ms) {
+  let ranAt = 0, isOwed = false;
+  const run = () => {
+    if (document.hidden) return addEventListener("visibilitychange", run, { once: true });
+    [ranAt, isOwed] = [Date.now(), false];
+    quietly(load());
+  };
+  return () => {
+    if (isOwed) return;
+    isOwed = true;
+    setTimeout(run, Math.max(0, ranAt + ms - Date.now()));
+  };
+}
+
 // A part that could not be loaded stays as it is; the pulse says whether the node answers.
 function quietly(loading) {
   loading.catch(console.error);
@@ -84,7 +100,7 @@ function quietly(loading) {
 function showPulse({ state, heardAt, trouble, isStreaming }) {
   const lost = state === "lost";
   byId("pulse").className = state;
-  say(byId("pulse"), lost ? "no answer" : state === "live" && !isStreaming ? "live, asking" : state);
+  say(byId("pulse"), lost ? "no answer" : state === "live" && !isStreaming ? "live, every 5 s" : state);
   byId("main").classList.toggle("old", lost);
   byId("stale").hidden = !lost;
   if (lost !== isLost && node !== null) showActions(node, lost);
@@ -96,6 +112,10 @@ function showPulse({ state, heardAt, trouble, isStreaming }) {
   say(age, heardAt === null ? "" : `What you see is ${span((Date.now() - heardAt) / 1000)} old.`);
 }
 
+const learningSoon = seldom(() => loadLearning(node), 4000);
+const rolloutsSoon = seldom(newRollouts, 2000);
+const healthSoon = seldom(refreshHealth, 5000);
+
 beginActions();
 beginLearning();
 beginRollouts();
@@ -104,7 +124,7 @@ beginReader();
 follow({
   node: showNode,
   round: addRound,
-  evaluation: () => { if (node !== null) quietly(loadLearning(node)); },
+  evaluation: () => { if (node !== null) learningSoon(); },
   refusals: () => quietly(loadRefusals()),
   again: () => quietly(begin()),
   pulse: showPulse,

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from node.api_fake import FakeSwarm, fake_changeable, fake_readable
-from node.news import Event, Item
+from node.news import Event, Item, News
 from node.status import LearnerStatus, PeerStatus, Snapshot
 from node.status_json import from_json
 from tests.browser.reader import Reader
@@ -194,6 +194,24 @@ def test_it_survives_a_restart_and_says_since_when_it_is_old(reader: Reader) -> 
         expect(page.locator("#stale")).to_be_hidden()
         expect(page.locator("#round")).to_have_text("44")
         expect(page.get_by_role("button", name="Pause")).to_be_enabled()
+
+
+def test_where_too_many_listen_it_asks_instead(reader: Reader) -> None:
+    scene = Scene(num_rounds=5, news=News(max_listeners=0))
+    with serving(scene.readable()) as served:
+        reader.page.goto(served.way_in)
+        expect(reader.page.locator("#pulse")).to_have_text("live, every 5 s")
+        learner = msgspec.structs.replace(scene.snapshot.learner, round=6)
+        scene.snapshot = msgspec.structs.replace(scene.snapshot, learner=learner)
+        expect(reader.page.locator("#round")).to_have_text("6")
+
+
+def test_without_its_chart_library_the_figures_still_stand(reader: Reader) -> None:
+    with serving(Scene(num_rounds=20).readable()) as served:
+        reader.page.route("**/Chart.bundle.js", lambda route: route.abort())
+        page = reader.open(served)
+        expect(page.locator("#peers tbody tr")).to_have_count(7)
+        expect(page.locator("#tasks tbody tr")).to_have_count(len(TASKS))
 
 
 def test_without_a_token_nothing_of_the_node_is_shown_and_one_is_asked_for_once(
