@@ -67,9 +67,14 @@ function isRelayed(peer) {
 }
 
 function way(peer) {
-  if (peer.banned) return peer.banned_until === null ? "banned for good" : `banned until ${clock(peer.banned_until)}`;
-  if (!peer.connected) return "not connected";
+  if (peer.banned) return "banned";
+  if (!peer.connected) return "away";
   return isRelayed(peer) ? "relayed" : "direct";
+}
+
+function sinceOrUntil(peer) {
+  if (peer.banned) return peer.banned_until === null ? "for good" : `until ${clock(peer.banned_until)}`;
+  return peer.connected ? span(peer.connected_s) : "";
 }
 
 // Shows in the table who was chosen on the map.
@@ -90,7 +95,7 @@ function showTable(peers, now) {
     const full = `${printable(peer.node_id)}${peer.address ? ` at ${printable(peer.address)}` : ""}`;
     return [
       ["peer", shortId(peer.node_id), peer.ban_reason ? printable(peer.ban_reason) : "", "id", full],
-      ["way", way(peer), peer.connected ? span(peer.connected_s) : "", peer.banned ? "trouble" : peer.connected ? "" : "off", printable(peer.address)],
+      ["way", way(peer), sinceOrUntil(peer), peer.banned ? "trouble" : peer.connected ? "" : "off", printable(peer.address)],
       ["offered", count(peer.rollouts_offered)],
       ["admitted", count(peer.rollouts_admitted)],
       ["used", count(peer.rollouts_used), peer.rollouts_used ? percent(peer.rollouts_used / total) : "", "", "share of all that was used"],

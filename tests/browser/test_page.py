@@ -33,6 +33,12 @@ def has_ink(page: Page, chart: str) -> bool:
     )
 
 
+def is_cut_off(page: Page) -> bool:
+    """Whether a part of the table of peers, its buttons for one, is out of sight to the right."""
+    around = page.locator(".scroll.high")
+    return bool(around.evaluate("(one) => one.scrollWidth > one.clientWidth"))
+
+
 def test_it_says_what_the_node_does_and_whether_it_learns(reader: Reader) -> None:
     with serving(Scene().readable()) as served:
         page = reader.open(served)
@@ -263,6 +269,7 @@ def test_a_peer_is_banned_and_unbanned_after_being_asked(reader: Reader, tmp_pat
         assert ("drop", peer) in swarm.told
         scene.snapshot = with_banned(scene.snapshot, peer)
         page.get_by_role("button", name=f"Unban {peer[:8]}…{peer[-6:]}").click()
+        assert not is_cut_off(page)
         confirm.get_by_role("button", name="Unban").click()
         expect(page.locator("#done")).to_contain_text("is banned no more")
         assert not scene.store.bans.bans()
@@ -299,6 +306,7 @@ def test_it_is_whole_with_any_number_of_peers(reader: Reader, num_peers: int) ->
     with serving(Scene(num_rounds=20, num_peers=num_peers).readable()) as served:
         page = reader.open(served)
         expect(page.locator("#peers tbody tr")).to_have_count(num_peers)
+        assert not is_cut_off(page)
         if num_peers:
             expect(page.locator("#map-chart canvas")).to_have_attribute(
                 "aria-label", re.compile(f"map of {num_peers} peer")
