@@ -32,6 +32,7 @@ ELSEWHERE = frozenset(
         "policy.revision",
         "policy.trust_remote_code",
         "learn.learning_rate",
+        "learn.report_to",
         "rollout.engine",
         "rollout.gpu_memory",
         "rollout.kv_cache_gib",
