@@ -27,7 +27,6 @@ DOING = {
     Stage.CHECKPOINTING: "writes a checkpoint, and waits for the disk",
     Stage.EVALUATING: "measures itself on held-out questions",
     Stage.PAUSED: "is paused by its operator, and makes no rounds until it is resumed",
-    Stage.PAUSED: "is paused by its operator, and waits to be resumed",
     Stage.STOPPED: "has stopped",
 }
 
