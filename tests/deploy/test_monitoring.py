@@ -81,7 +81,7 @@ def test_every_query_of_the_dashboard_parses(tmp_path: Path) -> None:
     promtool("check", "rules", "all.yaml", cwd=tmp_path)
 
 
-@pytest.mark.parametrize(("where", "expr"), queries())
+@pytest.mark.parametrize(("where", "expr"), list(queries()))
 def test_a_query_asks_for_metrics_and_labels_that_exist(where: str, expr: str) -> None:
     bare = re.sub(r'"[^"]*"', '""', expr)
     selectors = re.sub(r"\b(?:by|on|without)\s*\([^)]*\)|\[[^]]*\]", "", bare)

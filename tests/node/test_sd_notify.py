@@ -48,7 +48,7 @@ def test_the_variables_are_taken_so_that_no_child_has_them() -> None:
 @pytest.mark.parametrize(
     ("usec", "pid", "watchdog_s"),
     [
-        ("5000000", str(os.getpid()), 5.0),
+        ("5000000", "own", 5.0),
         ("5000000", "1", None),  # meant for another process
         ("0", "", None),
         ("soon", "", None),
@@ -58,7 +58,8 @@ def test_the_variables_are_taken_so_that_no_child_has_them() -> None:
 def test_a_watchdog_counts_if_it_is_meant_for_this_process(
     usec: str, pid: str, watchdog_s: float | None
 ) -> None:
-    environment = {"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}
+    meant_for = str(os.getpid()) if pid == "own" else pid
+    environment = {"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": usec, "WATCHDOG_PID": meant_for}
     assert find_systemd(environment) == Systemd("/run/n", watchdog_s)
 
 
