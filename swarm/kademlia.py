@@ -120,7 +120,10 @@ class Kademlia:
         returns whether it does."""
         peers = sorted(self._members())
         self._chance.shuffle(peers)
-        key = base58.b58decode(node_id)
+        try:
+            key = base58.b58decode(node_id)
+        except ValueError:  # nobody has such an id
+            return False
         for start in range(0, min(len(peers), MAX_ASKED), ALPHA):
             async with trio.open_nursery() as nursery:
                 for one in peers[start : start + ALPHA]:

@@ -22,6 +22,7 @@ def test_every_setting_is_handed_on() -> None:
         "swarm.dht": False,
         "swarm.mdns": True,
         "swarm.relay": "use",
+        "quota.relayed_mib_per_s": 5,
     }
     options, defaults = network_options(load_config(None, settings, {})), NetworkOptions()
     same = {
