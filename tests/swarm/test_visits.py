@@ -120,7 +120,7 @@ async def test_what_strangers_sign_makes_no_node_look_and_dial_without_end(tmp_p
             middle.kademlia._found = counted  # type: ignore[assignment]
             for _ in range(3 * MAX_VISIT_FAILURES):
                 nobody = Identity(secrets.token_bytes(32)).node_id
-                with pytest.raises(FetchFailed, match="not found"):
+                with pytest.raises(FetchFailed, match="not connected"):
                     await one.fetch(nobody, [HASH], 1000)
             assert MAX_VISIT_FAILURES <= one.traffic().visits_failed < 1.5 * MAX_VISIT_FAILURES
             assert num_asked <= one.traffic().visits_failed + 4, "and its own lookups"
