@@ -112,6 +112,8 @@ class Dialer(INotifee):
         self.num_visits = self.num_visits_failed = 0
         """Peers that were connected in order to be asked, and those that could not be."""
         self._visit_failures = Debts[str](1)
+        self._to_visit: set[str] = set()
+        """To be dialled, whether there is room or not."""
         self._dial_ended = trio.lowlevel.ParkingLot()
         self._member_since: float | None = None
         self._came_in: set[bool] = set()  # whether from a public address
@@ -157,7 +159,7 @@ class Dialer(INotifee):
             debt_s = self._visit_failures.left_s("", trio.current_time())
             if debt_s > (MAX_VISIT_FAILURES - 1) * VISIT_FAILURE_S:
                 return False
-            with trio.move_on_after(DIAL_S):
+            with trio.move_on_after(2 * DIAL_S):
                 await self._reach(node_id)
             if not self.is_connected(node_id):
                 self.num_visits_failed += 1
@@ -171,13 +173,15 @@ class Dialer(INotifee):
         return True
 
     async def _reach(self, node_id: str) -> None:
-        if self.find is not None and not self._book.is_proven(node_id):
+        """Has `run` dial it, which goes on when nobody waits for it any more: the address through
+        a relay is the last that is tried."""
+        if self.find is not None:
             await self.find(node_id)
-        while node_id in self._dialling:
+        if self._book.addresses(node_id):
+            self._to_visit.add(node_id)
+            self._wake.set()
+        while node_id in self._to_visit or node_id in self._dialling:
             await self._dial_ended.park()
-        if not self.is_connected(node_id):
-            self._dialling[node_id] = ""
-            await self._dial(node_id)
 
     async def drop(self, node_id: str) -> None:
         """Ends all connections with a peer; whether it may come back is for others to say."""
@@ -224,16 +228,24 @@ class Dialer(INotifee):
                 log.warning("the peer file cannot be written: %s", error)
 
     def _dial_due(self, now: float, nursery: trio.Nursery) -> None:
-        """Leaves a quarter of the places to those who dial us."""
+        """Whom somebody waits for, and then who is due: that leaves a quarter of the places to
+        those who dial us."""
+        for node_id in self._to_visit - self._peers.keys() - self._dialling.keys():
+            self._start_dial(node_id, nursery, is_visit=True)
+        self._to_visit.clear()
+        self._dial_ended.unpark_all()
         wanted = self._wanted_peers - self._num_peers - len(self._dialling)
         room = min(wanted, MAX_DIALS - len(self._dialling))
         busy = self._peers.keys() | self._dialling.keys()
         due = [one for one in self._book.due(now, busy) if not self._is_banned(one)]
         for node_id in due[: max(0, room)]:
-            self._dialling[node_id] = ""
-            nursery.start_soon(self._dial, node_id)
+            self._start_dial(node_id, nursery, is_visit=False)
 
-    async def _dial(self, node_id: str) -> None:
+    def _start_dial(self, node_id: str, nursery: trio.Nursery, is_visit: bool) -> None:
+        self._dialling[node_id] = ""
+        nursery.start_soon(self._dial, node_id, is_visit)
+
+    async def _dial(self, node_id: str, is_visit: bool) -> None:
         try:
             for address in self._book.addresses(node_id):
                 if self.is_connected(node_id):
@@ -245,7 +257,8 @@ class Dialer(INotifee):
                         return
                     except (SwarmException, CircuitFailed) as error:
                         log.debug("cannot reach %s: %s", address, error)
-            self._book.failed(node_id, trio.current_time())
+            if not is_visit:  # else what many announce would never be dialled by itself
+                self._book.failed(node_id, trio.current_time())
         finally:
             del self._dialling[node_id]
             self._dial_ended.unpark_all()

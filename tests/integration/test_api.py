@@ -108,8 +108,13 @@ def test_peers_rollouts_can_be_read_with_what_became_of_them(nodes: tuple[Node, 
     assert [one["correct"] for one in whole["answers"]] == [True, False]
     assert [one["claimed"] for one in whole["answers"]] == [True, False]
     assert first.get(f"/rollouts/{whole['hash']}")["question"] == whole["question"]
-    peer = second.get(f"/peers/{author}")
-    assert peer["connected"] and peer["rollouts_fetched"] > 0 and peer["first_met"] > 0
+
+    def fetched(node: Node) -> Any:
+        peer = node.get(f"/peers/{author}")  # measured once a second
+        return peer if peer["rollouts_fetched"] else None
+
+    peer = second.wait_for(fetched)
+    assert peer["connected"] and peer["first_met"] > 0
 
 
 def test_events_tell_of_each_round_and_of_those_that_were_missed(nodes: tuple[Node, Node]) -> None:
