@@ -33,7 +33,6 @@ TEST_UNIT = f"""
 ExecStart=
 ExecStart={SAPO} run
 ProtectHome=read-only
-PrivateTmp={"no" if any(one.is_relative_to("/tmp") for one in SEEN) else "yes"}
 RestartSec=100ms
 StartLimitBurst=100
 """
@@ -44,8 +43,16 @@ pytestmark = [
         os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "systemctl"))),
         reason="the unit was NOT run: that needs root, systemd and util-linux",
     ),
+    pytest.mark.skipif(
+        any(one.is_relative_to("/tmp") for one in SEEN),
+        reason="the unit was NOT run: it has a /tmp of its own, and this checkout is in /tmp",
+    ),
     pytest.mark.timeout(600),
 ]
+
+
+class NoMachine(RuntimeError):
+    """This machine lets no systemd run in namespaces; the message is its log's end."""
 
 
 class Machine:
@@ -77,7 +84,7 @@ class Machine:
                     return child.pid
             time.sleep(0.1)  # between looks at another process
         self.end()
-        raise AssertionError(self._log.read_text())
+        raise NoMachine(self._log.read_text()[-1000:])
 
     def run(self, *command: str, check: bool = True) -> str:
         """All output of a command there."""
@@ -120,7 +127,10 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    made = Machine(tmp_path_factory.mktemp("systemd"))
+    try:
+        made = Machine(tmp_path_factory.mktemp("systemd"))
+    except NoMachine as reason:
+        pytest.skip(f"the unit was NOT run: no systemd starts in namespaces here: {reason}")
     system = made.root / "etc/systemd/system"
     shutil.copy(UNITS / "sapo.service", system)
     (system / "sapo.service.d").mkdir()
