@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -121,7 +122,8 @@ class Machine:
         self.run("systemctl", "daemon-reload")
 
     def end(self) -> None:
-        os.killpg(self._unshare.pid, signal.SIGKILL)  # --kill-child: and all that is in it
+        with suppress(ProcessLookupError):  # it never ran
+            os.killpg(self._unshare.pid, signal.SIGKILL)  # --kill-child: and all that is in it
         self._unshare.wait()
 
 
