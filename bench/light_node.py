@@ -64,14 +64,13 @@ class LightNode:
     ledger: Ledger
     publisher: Publisher
     intake: Intake
-    catch_up: CatchUp | None
+    catch_up: CatchUp
     offload: OneAtATime
 
     async def run(self) -> None:
         """Takes what peers announce, and asks them what it missed."""
         async with trio.open_nursery() as nursery:
-            if self.catch_up is not None:
-                nursery.start_soon(self.catch_up.run)
+            nursery.start_soon(self.catch_up.run)
             await self.intake.run()
             nursery.cancel_scope.cancel()
 
@@ -246,7 +245,7 @@ async def _report(node: LightNode, done: dict[str, int], orders: Connection) -> 
             "connections_refused": traffic.connections_refused,
             "limited": dict(traffic.limited),
             "refused": node.ledger.refused_totals(),
-            "newcomers": node.catch_up.stats().num_newcomers if node.catch_up else 0,
+            "newcomers": node.catch_up.stats().num_newcomers,
         }
         if state != before:
             orders.send(state)

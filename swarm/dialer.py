@@ -54,8 +54,8 @@ REACH_S = 20.0
 AskForPeers = Callable[[str], Awaitable[list[str]]]
 """Node id of a connected peer -> addresses of further peers; empty if it does not answer."""
 
-FindPeer = Callable[[str], Awaitable[bool]]
-"""Node id -> whether the peer book knows addresses of it now."""
+FindPeer = Callable[[str], Awaitable[None]]
+"""Looks for a node: the peer book knows addresses of it afterwards, where any are found."""
 
 
 class _Peer:

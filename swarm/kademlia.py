@@ -33,6 +33,7 @@ from libp2p.peer.id import ID
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
+from swarm.identity import is_node_id
 from swarm.peer_book import MAX_ADDRESSES, PeerBook, unpack_address
 from swarm.protocol import KADEMLIA_PROTOCOL
 
@@ -110,27 +111,25 @@ class Kademlia:
             one for one in self._closest(key, self._members())[:ALPHA] if one not in asked
         ]:
             asked.update(closest)
-            async with trio.open_nursery() as nursery:
-                for node_id in closest:
-                    nursery.start_soon(self._ask, node_id, key)
+            await self._ask_all(closest, key)
         return self._book.num_heard - num_before
 
-    async def find(self, node_id: str) -> bool:
-        """Asks connected peers for a particular node, until the book knows where to dial it;
-        returns whether it does."""
+    async def find(self, node_id: str) -> None:
+        """Asks connected peers for a particular node, until the book knows where to dial it."""
+        if not is_node_id(node_id):
+            return
         peers = sorted(self._members())
         self._chance.shuffle(peers)
-        try:
-            key = base58.b58decode(node_id)
-        except ValueError:  # nobody has such an id
-            return False
         for start in range(0, min(len(peers), MAX_ASKED), ALPHA):
-            async with trio.open_nursery() as nursery:
-                for one in peers[start : start + ALPHA]:
-                    nursery.start_soon(self._ask, one, key)
+            await self._ask_all(peers[start : start + ALPHA], base58.b58decode(node_id))
             if self._book.addresses(node_id):
-                return True
-        return False
+                return
+
+    async def _ask_all(self, node_ids: Iterable[str], key: bytes) -> None:
+        """At once."""
+        async with trio.open_nursery() as nursery:
+            for node_id in node_ids:
+                nursery.start_soon(self._ask, node_id, key)
 
     async def _ask(self, node_id: str, key: bytes) -> None:
         question = Message(type=Message.MessageType.FIND_NODE, key=key)
