@@ -306,13 +306,14 @@ class Intake:
         missing = wanted.num_fresh - taken.total()
         if missing <= 0 or not any(map(weigh, self._offers)):
             return self._limits.patience_s if self._waiting else float("inf")
+        source_of, have_place = self._sources.look()
         groups = self._offers.take(
             missing,
             taken,
             wanted.max_from_one_author,
-            self._source_of(),
+            self._if_ready(source_of),
             weigh,
-            self._sources.have_place,
+            have_place,
             self._rng,
         )
         for source, offers in groups.items():
@@ -329,9 +330,8 @@ class Intake:
         age_s = max(0.0, self._clock() - offer.first_seen)
         return self._wanted.weigh(offer.entry.question, offer.entry.correct, age_s)
 
-    def _source_of(self) -> Callable[[Offer], str | None]:
-        """Whom to ask for an offer now, or None."""
-        source_of = self._sources.look()
+    def _if_ready(self, source_of: Callable[[Offer], str | None]) -> Callable[[Offer], str | None]:
+        """The same, but nobody for an offer that is on its way or whose author has no time left."""
 
         def source_if_ready(offer: Offer) -> str | None:
             has_room = self._admission.budget.has_room(offer.author)

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -54,7 +55,7 @@ class Sources:
         self._unreached: set[str] = set()
         """Those of the paused that could not be visited."""
 
-    def have_place(self, node_id: str, others: Collection[str]) -> bool:
+    def _has_place(self, connected: Collection[str], node_id: str, others: Collection[str]) -> bool:
         """Whether a peer may be asked besides those that are asked, and others that will be."""
         before = trio.current_time() - self._limits.patience_s
         num_late = sum(since <= before for since in self._asked.values())
@@ -63,7 +64,6 @@ class Sources:
             return False
         if node_id in self._troubled and self._is_crowded(others):
             return False
-        connected = self._connected()
         num_visits = len(self._visited) + sum(one not in connected for one in others)
         return node_id in connected or num_visits < self._limits.max_visits
 
@@ -104,8 +104,9 @@ class Sources:
         del self._asked[node_id]
         self._visited.discard(node_id)
 
-    def look(self) -> Callable[[Offer], str | None]:
-        """Whom to ask for an offer now, or None; for one look at all offers."""
+    def look(self) -> tuple[Callable[[Offer], str | None], Callable[[str, Collection[str]], bool]]:
+        """For one look at all offers: whom to ask for an offer now, or None; and whether a peer has
+        a place besides others that will be asked."""
         now = trio.current_time()
         connected = self._connected()
         self._forget(now, connected)
@@ -126,7 +127,7 @@ class Sources:
                 others.extend(self._rng.sample(sorted(connected), len(connected)))
             return next((one for one in self._holders(offer, others) if one not in out), None)
 
-        return source_of
+        return source_of, partial(self._has_place, connected)
 
     def was_last(self, offer: Offer) -> bool:
         """Whether nobody is left to be asked for an offer that was not asked yet."""
