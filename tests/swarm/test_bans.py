@@ -21,6 +21,7 @@ from swarm.judge import ScriptedJudge
 from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.network_options import NetworkOptions, RelayUse
 from swarm.wire import claimed_author
+from tests.swarm.until import until
 
 LONG = 100.0
 ANYWHERE = "/ip4/127.0.0.1/tcp/0"
@@ -222,11 +223,6 @@ def open_node(
         options=NetworkOptions(relay=relay, dht=False),
         is_banned=banned if banned is not None else Banned(),
     )
-
-
-async def until(condition: Any) -> None:
-    while not condition():
-        await trio.sleep(0.01)
 
 
 def peers_of(node: Libp2pGossip) -> set[str]:

@@ -1,7 +1,7 @@
 """A limit slows whom it meets, and nobody else."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from swarm.identity import Identity
 from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.network_options import NetworkOptions
 from swarm.peer_book import split_address
+from tests.swarm.until import until
 
 
 class Clock:
@@ -129,12 +130,6 @@ def open_node(
         max_peers=8,
         options=options or NetworkOptions(),
     )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 NOBODY_EXEMPT = NetworkOptions(max_per_address=4, is_exempt=lambda host: False)

@@ -20,6 +20,7 @@ from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.memory_gossip import MemoryGossip, MemoryNetwork
 from swarm.protocol import MAX_ANNOUNCEMENT_BYTES, MAX_FETCH_HASHES
 from swarm.wire import ANNOUNCEMENT_MAGIC, rollout_hash
+from tests.swarm.until import until
 
 ANYWHERE = "/ip4/127.0.0.1/tcp/0"
 ABSENT = Identity(bytes(32)).node_id
@@ -49,12 +50,6 @@ async def find_other_bytes(hashes: Sequence[bytes]) -> dict[bytes, bytes]:
 
 def record(number: int) -> bytes:
     return ANNOUNCEMENT_MAGIC + number.to_bytes(4, "big") + bytes(range(256)) * 4
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 @asynccontextmanager

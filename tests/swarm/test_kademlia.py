@@ -2,7 +2,7 @@
 
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from swarm.libp2p import Libp2pGossip, open_libp2p
 from swarm.network_options import NetworkOptions
 from swarm.peer_book import MAX_ADDRESSES, MAX_KNOWN
 from swarm.protocol import KADEMLIA_PROTOCOL
+from tests.swarm.until import until
 
 SWARM = "a swarm"
 PROTOCOL = TProtocol(KADEMLIA_PROTOCOL.format(swarm_id=SWARM))
@@ -54,12 +55,6 @@ async def star(directory: Path, num: int, dht: bool = True) -> AsyncIterator[lis
             )
             nodes.append(await stack.enter_async_context(node))
         yield nodes
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 @pytest.fixture

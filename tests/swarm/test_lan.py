@@ -1,24 +1,17 @@
 """mDNS on loopback: nodes of one swarm hear of each other, those of another do not."""
 
-from collections.abc import Callable
-
 import trio
 from trio.testing import trio_test
 
 from swarm.identity import Identity
 from swarm.lan import Lan, addresses_in, make_info, service_type
 from swarm.peer_book import MAX_ADDRESS_CHARS, MAX_ADDRESSES
+from tests.swarm.until import until
 
 LOOPBACK = ["127.0.0.1"]
 IDS = [Identity(bytes([number] * 32)).node_id for number in range(3)]
 ADDRESSES = [f"/ip4/192.0.2.{number}/tcp/8421/p2p/{one}" for number, one in enumerate(IDS)]
 RELAYED = f"/ip4/192.0.2.9/tcp/1/p2p/{IDS[2]}/p2p-circuit/p2p/{IDS[0]}"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 @trio_test

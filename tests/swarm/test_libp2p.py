@@ -28,6 +28,7 @@ from swarm.peer_book import (
     split_address,
 )
 from swarm.wire import ANNOUNCEMENT_MAGIC, rollout_hash
+from tests.swarm.until import until
 
 ANYWHERE = "/ip4/127.0.0.1/tcp/0"
 BODY = b"a rollout" * 100
@@ -41,12 +42,6 @@ async def find_body(hashes: Sequence[bytes]) -> dict[bytes, bytes]:
 
 def record(number: int) -> bytes:
     return ANNOUNCEMENT_MAGIC + number.to_bytes(4, "big")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 class Nodes:

@@ -33,6 +33,7 @@ from trio.testing import MockClock, trio_test
 from swarm import libp2p_fixes
 from swarm.libp2p_fixes import GOSSIP_PROTOCOL, SwarmPubsub, WrongLibp2p, build_router
 from swarm.libp2p_host import ByteCounter, ListenError, build_host, close_listeners, parse_listen
+from tests.swarm.until import until
 
 ANYWHERE = Multiaddr("/ip4/127.0.0.1/tcp/0")
 TOPIC = "a topic"
@@ -41,12 +42,6 @@ TOPIC = "a topic"
 @pytest.fixture(autouse=True)
 def remedies() -> None:
     libp2p_fixes.apply()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 def make_host(max_peers: int = 8) -> IHost:

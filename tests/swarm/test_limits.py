@@ -21,6 +21,7 @@ from swarm.memory_gossip import MemoryGossip, MemoryNetwork
 from swarm.quota import FADE_S, Quota
 from swarm.requests import MAX_SERVED_TO_ONE
 from swarm.wire import ANNOUNCEMENT_MAGIC, rollout_hash
+from tests.swarm.until import until
 
 BODY = b"a rollout" * 1000
 HASH = rollout_hash(BODY)
@@ -45,12 +46,6 @@ async def tell(request: bytes) -> tuple[bytes, int]:
 
 def record(number: int) -> bytes:
     return ANNOUNCEMENT_MAGIC + number.to_bytes(4, "big") + bytes(500)
-
-
-async def until(condition: Any) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 def test_a_burst_is_allowed_and_then_what_is_forgiven() -> None:

@@ -34,6 +34,7 @@ from swarm.peer_book import split_address
 from swarm.relay import Relay
 from swarm.relay_client import RelayClient
 from swarm.wire import ANNOUNCEMENT_MAGIC, rollout_hash
+from tests.swarm.until import until
 
 BODY = b"a rollout" * 1000
 HASH = rollout_hash(BODY)
@@ -66,12 +67,6 @@ def open_node(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Libp2
 
 
 Open = Callable[..., AbstractAsyncContextManager[Libp2pGossip]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 def relay_of(node: Libp2pGossip) -> Relay:

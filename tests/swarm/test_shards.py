@@ -1,6 +1,5 @@
 import random
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from swarm.refusal import Refusal
 from swarm.rollout import Announcement, Entry
 from swarm.shards import DAY_S, LOOK_S, ShardChoice, shard_of, shard_topics
 from swarm.wire import open_announcement, seal
+from tests.swarm.until import until
 
 SWARM_ID = "5" * 64
 NUM = 8
@@ -158,11 +158,6 @@ async def test_in_memory_only_those_hear_who_hear_the_shard() -> None:
     assert all_shards.traffic().announcements_received == 40
     assert one.traffic().announcements_received == mine
     assert one.received.receive_nowait().shard == heard
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await trio.sleep(0.02)
 
 
 @trio_test

@@ -19,6 +19,7 @@ from swarm.network_options import NetworkOptions
 from swarm.peer_book import MAX_ADDRESSES, PeerBook, split_address
 from swarm.rollout import Announcement, Entry
 from swarm.wire import WireError, open_announcement, seal
+from tests.swarm.until import until
 
 SWARM = "5" * 64
 NOW = 1_000_000
@@ -53,12 +54,6 @@ def open_node(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Libp2
 
 
 Open = Callable[..., AbstractAsyncContextManager[Libp2pGossip]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 @trio_test

@@ -3,7 +3,7 @@ more often than a stranger's word is worth."""
 
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ from swarm.dialer import MAX_VISIT_FAILURES
 from swarm.gossip import FetchFailed
 from swarm.identity import Identity
 from swarm.libp2p import Libp2pGossip, open_libp2p
+from tests.swarm.until import until
 
 BODY = b"a body"
 HASH = sha256(BODY).digest()
@@ -49,12 +50,6 @@ async def two_apart(directory: Path, room: int = 2) -> AsyncIterator[list[Libp2p
         await until(lambda: {*middle.members()} == {one.node_id, two.node_id})
         await until(lambda: one.members() == two.members() == [middle.node_id])
         yield nodes
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns as soon as the condition holds; the test's deadline ends it otherwise."""
-    while not condition():
-        await trio.sleep(0.01)
 
 
 def connected(node: Libp2pGossip) -> set[str]:
